@@ -1,0 +1,105 @@
+"""What a masked checkpoint holds besides weights: the run that made it and the examples that judge it.
+
+A masked checkpoint is a Hugging Face folder with `masks.safetensors`, `run.json` and `examples.jsonl`.
+Knows nothing about PyTorch; `training.checkpoint` reads and writes the weights.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparsebert.errors import CheckpointError
+from sparsebert.geometry import Geometry
+from sparsebert.manifest import Task
+
+MASKS_FILE = "masks.safetensors"
+RUN_FILE = "run.json"
+EXAMPLES_FILE = "examples.jsonl"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Example(_Record):
+    """One labelled text or pair of texts; `label` indexes the run's labels."""
+
+    text: str
+    text_pair: str | None = None
+    label: int
+
+
+class EvaluationPoint(_Record):
+    """Accuracy on the validation split after `step` optimiser steps, with the training loss since the last point."""
+
+    step: int
+    accuracy: float
+    training_loss: float
+    encoder_sparsity: float
+
+
+class PruningEvent(_Record):
+    """One change of the masks: how many units left and came back, per layer."""
+
+    step: int
+    target_sparsity: float
+    encoder_sparsity: float
+    heads_left_L: tuple[int, ...]
+    heads_returned_L: tuple[int, ...]
+    neurons_left_L: tuple[int, ...]
+    neurons_returned_L: tuple[int, ...]
+
+
+class RunRecord(_Record):
+    """How a masked checkpoint came to be, and what it scored."""
+
+    schema_version: Literal[1] = 1
+    stage: Literal["dense", "sparse"]
+    model: str
+    task: Task
+    labels: tuple[str, ...]
+    data: str
+    num_train: int
+    num_validation: int
+    max_length: int
+    seed: int
+    config: dict[str, object]
+    dense_geometry: Geometry
+    encoder_sparsity: float
+    accuracy: float
+    duration_s: float
+    evaluations: tuple[EvaluationPoint, ...]
+    events: tuple[PruningEvent, ...]
+    versions: dict[str, str]
+
+
+def read_run(checkpoint: Path) -> RunRecord:
+    """Read `run.json`. Raises CheckpointError when it is missing or malformed."""
+    path = checkpoint / RUN_FILE
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"{checkpoint} is not a masked checkpoint ({RUN_FILE} cannot be read); give a folder that "
+            "'sparsebert train' wrote, such as runs/demo/sparse"
+        ) from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is malformed ({error.errors()[0]['msg']}); train again") from error
+
+
+def read_examples(checkpoint: Path) -> tuple[Example, ...]:
+    """Read `examples.jsonl`: the validation split. Raises CheckpointError when it is missing or malformed."""
+    path = checkpoint / EXAMPLES_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(Example.model_validate_json(line) for line in lines)
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
+
+
+def write_examples(checkpoint: Path, examples: Iterable[Example]) -> None:
+    """Write `examples.jsonl`, one example a line."""
+    text = "".join(example.model_dump_json() + "\n" for example in examples)
+    (checkpoint / EXAMPLES_FILE).write_text(text, encoding="utf-8")

@@ -1,0 +1,107 @@
+"""`sparsebert inspect`: what is this folder, a bundle or a masked checkpoint, and is it whole?
+
+Knows nothing about running models.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, read_run
+from sparsebert.digests import verify_files
+from sparsebert.errors import BundleError
+from sparsebert.geometry import Geometry
+from sparsebert.manifest import MANIFEST_FILE, read_golden, read_manifest
+from sparsebert.masks import load_masks
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `sparsebert inspect` with the words after it."""
+    parser = argparse.ArgumentParser(
+        prog="sparsebert inspect", description="Say what a model bundle or a masked checkpoint is; check its digests."
+    )
+    parser.add_argument("folder", type=Path, help="a bundle such as models/demo/sparse, or a checkpoint")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    options = parser.parse_args(arguments)
+    report = describe(options.folder)
+    sys.stdout.write(json.dumps(report, indent=1) + "\n" if options.json else render(report))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Plain values that say what `folder` is.
+
+    Raises BundleError or CheckpointError when it is incomplete or altered, BundleError when it is neither.
+    """
+    if (folder / MANIFEST_FILE).exists():
+        return _describe_bundle(folder)
+    if (folder / RUN_FILE).exists():
+        return _describe_checkpoint(folder)
+    raise BundleError(
+        f"{folder} is neither a model bundle (no {MANIFEST_FILE}) nor a masked checkpoint (no {RUN_FILE}); "
+        "give a folder that 'sparsebert train' or 'sparsebert export' wrote"
+    )
+
+
+def _describe_bundle(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    read_golden(folder)
+    return {"kind": "bundle", "digests": "verified"} | manifest.model_dump(mode="json")
+
+
+def _describe_checkpoint(folder: Path) -> dict[str, Any]:
+    run = read_run(folder)
+    masks = load_masks(folder / MASKS_FILE)
+    geometry = run.dense_geometry.model_copy(
+        update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()}
+    )
+    return {"kind": "checkpoint", "geometry": geometry.model_dump(mode="json")} | run.model_dump(mode="json")
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report for a reader: a few lines and a table of layers."""
+    geometry = Geometry.model_validate(report["geometry"])
+    dense = Geometry.model_validate(report["dense_geometry"])
+    facts = _bundle_facts(report) if report["kind"] == "bundle" else _checkpoint_facts(report)
+    facts["parameters"] = (
+        f"{geometry.parameters():,} (dense {dense.parameters():,}); encoder {geometry.encoder_parameters():,}, "
+        f"{100 * geometry.encoder_sparsity(dense):.1f}% removed"
+    )
+    lines = [f"{name + ':':<13}{value}" for name, value in facts.items()]
+    return "\n".join([*lines, "", *_layer_table(geometry, dense)]) + "\n"
+
+
+def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
+    quality, parity = report["quality"], report["parity"]
+    operators = ", ".join(f"{count} {name}" for name, count in report["operators"].items())
+    return {
+        "bundle": f"{report['name']}/{report['variant']} version {report['version']}, digests verified",
+        "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
+        "precision": report["precision"],
+        "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples",
+        "parity": f"logits within {parity['max_logit_difference']:.1e} of PyTorch, "
+        f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples)",
+        "file": f"{report['files']['model.onnx']['size_bytes'] / 1e6:.1f} MB",
+        "operators": operators,
+    }
+
+
+def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:
+    returned = sum(sum(e["heads_returned_L"]) + sum(e["neurons_returned_L"]) for e in report["events"])
+    return {
+        "checkpoint": f"{report['stage']} stage of {report['model']}, seed {report['seed']}",
+        "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
+        "quality": f"accuracy {100 * report['accuracy']:.2f}% on {report['num_validation']} examples",
+        "pruning": f"{len(report['events'])} changes of the masks, {returned} units came back",
+    }
+
+
+def _layer_table(geometry: Geometry, dense: Geometry) -> list[str]:
+    rows = zip(geometry.heads_L, dense.heads_L, geometry.neurons_L, dense.neurons_L, strict=True)
+    table = [f"{'layer':>5}  {'heads':>7}  {'neurons':>11}"]
+    for layer, (heads, all_heads, neurons, all_neurons) in enumerate(rows):
+        table.append(f"{layer:>5}  {heads:>3}/{all_heads:<3}  {neurons:>5}/{all_neurons:<5}")
+    return table

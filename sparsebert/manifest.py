@@ -1,0 +1,145 @@
+"""What a model bundle says about itself: the schema of `manifest.json` and `golden.json`.
+
+A bundle is the folder `<repository>/<model>/<variant>/`. Knows nothing about PyTorch or ONNX Runtime;
+the digests of its files are in `sparsebert.digests`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from sparsebert.errors import BundleError
+from sparsebert.geometry import Geometry
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+GOLDEN_FILE = "golden.json"
+BUNDLE_FILES = (MODEL_FILE, TOKENIZER_FILE, GOLDEN_FILE)
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Precision = Literal["fp32", "int8"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(_Record):
+    """One input or output of the graph; -1 stands for a free dimension."""
+
+    name: str
+    dtype: Literal["int64", "float32"]
+    shape: tuple[int, ...]
+
+
+class Task(_Record):
+    """What the classifier was trained for; `pair` says that it reads two texts."""
+
+    name: str
+    pair: bool
+
+
+class Quality(_Record):
+    """A metric of the bundle's own ONNX graph on held-out examples."""
+
+    metric: str
+    value: Share
+    data: str
+    num_examples: PositiveInt
+
+
+class Parity(_Record):
+    """How far the graph's logits are from PyTorch's on real texts, each text alone in its batch."""
+
+    max_logit_difference: NonNegativeFloat
+    label_agreement: Share
+    num_examples: PositiveInt
+
+
+class Size(_Record):
+    """Parameters, and multiply-accumulates for one text of `macs_sequence_length` tokens."""
+
+    parameters: PositiveInt
+    encoder_parameters: NonNegativeInt
+    encoder_sparsity: Share
+    macs: PositiveInt
+    macs_sequence_length: PositiveInt
+
+
+class FileDigest(_Record):
+    """What a file of the bundle must be."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: NonNegativeInt
+
+
+class Manifest(_Record):
+    """Everything a server or a reader must know about a bundle before it opens the graph."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    variant: Name
+    version: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    task: Task
+    geometry: Geometry
+    dense_geometry: Geometry
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_sequence_length: PositiveInt
+    precision: Precision
+    batch_invariant: bool
+    opset: PositiveInt
+    operators: dict[str, PositiveInt]
+    quality: Quality
+    parity: Parity
+    size: Size
+    files: dict[str, FileDigest]
+    provenance: dict[str, str]
+
+
+class GoldenInput(_Record):
+    """One text or pair of texts."""
+
+    text: str
+    text_pair: str | None = None
+
+
+class Golden(_Record):
+    """Inputs with the logits that the graph gave on the machine that exported it, each alone in its batch."""
+
+    inputs: Annotated[tuple[GoldenInput, ...], Field(min_length=1)]
+    logits: tuple[tuple[float, ...], ...]
+    tolerance: Annotated[float, Field(gt=0.0)]
+
+
+RecordType = TypeVar("RecordType", bound=BaseModel)
+
+
+def _read(path: Path, record: type[RecordType]) -> RecordType:
+    try:
+        return record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"{path.parent} is not a complete bundle: {path.name} cannot be read; export again"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or path.name
+        raise BundleError(f"{path} is malformed at {place}: {first['msg']}; export again") from error
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read `manifest.json` of a bundle folder. Raises BundleError when it is missing or malformed."""
+    return _read(bundle / MANIFEST_FILE, Manifest)
+
+
+def read_golden(bundle: Path) -> Golden:
+    """Read `golden.json` of a bundle folder. Raises BundleError when it is missing or malformed."""
+    golden = _read(bundle / GOLDEN_FILE, Golden)
+    if len(golden.inputs) != len(golden.logits):
+        raise BundleError(f"{bundle / GOLDEN_FILE} has {len(golden.inputs)} inputs but {len(golden.logits)} logits")
+    return golden

@@ -1,0 +1,76 @@
+"""Tiny random models, a word-list tokenizer and small files of labelled texts, shared by all tests."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before Transformers is imported: no test reaches the network
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import csv
+import random
+from pathlib import Path
+
+import pytest
+
+GOOD = ("good", "great", "fine", "lovely")
+BAD = ("bad", "poor", "awful", "dull")
+FILLER = ("the", "film", "was", "a", "plot", "and", "very", "actor", "scene", "it")
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *FILLER)
+
+
+def write_reviews(path: Path, num_rows: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with path.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["text", "label"])
+        for index in range(num_rows):
+            positive = index % 2 == 1
+            words = [*rng.choices(FILLER, k=rng.randint(2, 9)), rng.choice(GOOD if positive else BAD)]
+            rng.shuffle(words)
+            rows.writerow([" ".join(words), "yes" if positive else "no"])
+
+
+@pytest.fixture(scope="session")
+def reviews_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 training and 32 validation texts with the labels `no` and `yes`, as csv."""
+    folder = tmp_path_factory.mktemp("reviews")
+    write_reviews(folder / "train.csv", 96, seed=1)
+    write_reviews(folder / "validation.csv", 32, seed=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT encoder of 3 layers, 4 heads and 24 neurons, as Hugging Face saves it, with its tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(7)
+    BertModel(
+        BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=24,
+            max_position_embeddings=32,
+            initializer_range=0.2,
+        )
+    ).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+    return folder

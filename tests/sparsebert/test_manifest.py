@@ -1,0 +1,99 @@
+import json
+
+import pytest
+
+from sparsebert.digests import digest_file, verify_files
+from sparsebert.errors import BundleError, DigestError
+from sparsebert.manifest import Manifest, read_golden, read_manifest
+
+GEOMETRY = {
+    "hidden_size": 4, "head_size": 2, "heads_L": [1], "neurons_L": [3], "vocabulary_size": 9, "max_positions": 8,
+    "token_types": 2, "num_labels": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "golden.json").write_text('{"inputs": [{"text": "a"}], "logits": [[0.5, 1.5]], "tolerance": 0.001}')
+    files = {path.name: digest_file(path).model_dump() for path in tmp_path.iterdir()}
+    manifest = {
+        "schema_version": 1, "name": "demo", "variant": "sparse", "version": "0123456789ab", "labels": ["no", "yes"],
+        "task": {"name": "custom", "pair": False}, "geometry": GEOMETRY, "dense_geometry": GEOMETRY,
+        "inputs": [{"name": "input_ids", "dtype": "int64", "shape": [-1, -1]}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [-1, 2]}],
+        "max_sequence_length": 8, "precision": "fp32", "batch_invariant": True, "opset": 20,
+        "operators": {"MatMul": 3},
+        "quality": {"metric": "accuracy", "value": 0.9, "data": "custom", "num_examples": 10},
+        "parity": {"max_logit_difference": 1e-6, "label_agreement": 1.0, "num_examples": 10},
+        "size": {"parameters": 10, "encoder_parameters": 5, "encoder_sparsity": 0.5, "macs": 7,
+                 "macs_sequence_length": 128},
+        "files": files, "provenance": {"onnx": "1"},
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def change(bundle, **values):
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_whole_bundle_is_read_and_verified(bundle):
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    assert manifest.labels == ("no", "yes")
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert read_golden(bundle).logits == ((0.5, 1.5),)
+
+
+def test_a_changed_byte_is_found(bundle):
+    (bundle / "model.onnx").write_bytes(b"grapH")
+    with pytest.raises(DigestError, match=r"model.onnx was altered: sha256 .* export or copy the bundle again"):
+        verify_files(bundle, read_manifest(bundle))
+
+
+def test_a_missing_file_is_found(bundle):
+    (bundle / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer.json is missing"):
+        verify_files(bundle, read_manifest(bundle))
+
+
+def test_a_half_written_bundle_has_no_manifest(bundle):
+    (bundle / "manifest.json").unlink()
+    with pytest.raises(BundleError, match=r"not a complete bundle: manifest.json cannot be read"):
+        read_manifest(bundle)
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"schema_version": 2}, "schema_version"),
+        ({"surprise": 1}, "surprise"),
+        ({"precision": "fp8"}, "precision"),
+        ({"variant": "../dense"}, "variant"),
+        ({"quality": {"metric": "accuracy", "value": 1.5, "data": "x", "num_examples": 1}}, "quality.value"),
+    ],
+)
+def test_a_malformed_manifest_names_the_place(bundle, values, place):
+    change(bundle, **values)
+    with pytest.raises(BundleError, match=f"malformed at {place}: .*; export again"):
+        read_manifest(bundle)
+
+
+def test_files_must_be_listed_and_inside(bundle):
+    change(bundle, files={})
+    with pytest.raises(BundleError, match=r"does not list model.onnx, tokenizer.json, golden.json"):
+        verify_files(bundle, read_manifest(bundle))
+    outside = {**json.loads((bundle / "manifest.json").read_text())["files"]}
+    digest = {"sha256": "0" * 64, "size_bytes": 1}
+    change(bundle, files=outside | dict.fromkeys(("model.onnx", "tokenizer.json", "golden.json", "../x"), digest))
+    with pytest.raises(BundleError, match="outside the bundle|altered"):
+        verify_files(bundle, read_manifest(bundle))
+
+
+def test_golden_needs_a_row_for_each_input(bundle):
+    (bundle / "golden.json").write_text('{"inputs": [{"text": "a"}], "logits": [], "tolerance": 0.001}')
+    with pytest.raises(BundleError, match="1 inputs but 0 logits"):
+        read_golden(bundle)
