@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertModel,
+)
+
+from sparsebert.errors import BackboneError
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+
+
+def inputs(vocabulary=23, batch=3, tokens=7):
+    generator = torch.Generator().manual_seed(0)
+    attention_mask = torch.ones(batch, tokens, dtype=torch.long)
+    attention_mask[1, 4:] = 0
+    return {
+        "input_ids": torch.randint(0, vocabulary, (batch, tokens), generator=generator),
+        "attention_mask": attention_mask,
+        "token_type_ids": torch.randint(0, 2, (batch, tokens), generator=generator),
+    }
+
+
+@torch.inference_mode()
+def test_a_dense_bert_gives_the_same_logits_as_hugging_face(tmp_path):
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=23, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, num_labels=3
+    )
+    bert = BertForSequenceClassification(config).eval()
+    bert.save_pretrained(tmp_path)
+    own = SparseBertForSequenceClassification.from_dense(str(tmp_path)).eval()
+    assert torch.equal(own(**inputs()).logits, bert(**inputs()).logits)
+    assert own.geometry().parameters() == bert.num_parameters()
+
+
+def test_loss_is_the_mean_cross_entropy(bert_dir):
+    model = SparseBertForSequenceClassification.from_dense(str(bert_dir)).eval()
+    labels = torch.tensor([0, 1, 1])
+    output = model(**inputs(), labels=labels)
+    assert output.loss == torch.nn.functional.cross_entropy(output.logits, labels)
+
+
+@torch.inference_mode()
+def test_uneven_layers_save_and_load(tmp_path):
+    torch.manual_seed(1)
+    config = SparseBertConfig(
+        vocab_size=23, hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=24, head_size=4,
+        heads_per_layer=[1, 0, 4], neurons_per_layer=[5, 24, 0],
+    )  # fmt: skip
+    model = SparseBertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, trust_remote_code=False).eval()
+    assert loaded.geometry().heads_L == (1, 0, 4)
+    assert loaded.geometry().neurons_L == (5, 24, 0)
+    assert torch.equal(loaded(**inputs()).logits, model(**inputs()).logits)
+    assert loaded.geometry().parameters() == loaded.num_parameters()
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
+
+
+def test_a_new_process_loads_it_after_import_training(tmp_path):
+    config = SparseBertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=4, head_size=4,
+        heads_per_layer=[1], neurons_per_layer=[3],
+    )  # fmt: skip
+    SparseBertForSequenceClassification(config).save_pretrained(tmp_path)
+    code = (
+        "import sys, training; from transformers import AutoModelForSequenceClassification as A; "
+        "print(A.from_pretrained(sys.argv[1]).geometry().heads_L)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(1,)"
+
+
+def test_another_family_is_refused_with_the_families_we_take(tmp_path):
+    DistilBertModel(DistilBertConfig(dim=8, hidden_dim=8, n_heads=2, n_layers=1, vocab_size=9)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(BackboneError, match="is a 'distilbert' model; SparseBERT takes BERT encoders"):
+        SparseBertForSequenceClassification.from_dense(str(tmp_path))
+
+
+def test_a_checkpoint_without_its_encoder_is_refused(tmp_path, bert_dir):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(bert_dir / "model.safetensors")
+    weights.pop("encoder.layer.1.attention.self.query.weight")
+    (tmp_path / "config.json").write_bytes((bert_dir / "config.json").read_bytes())
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"no usable bert.encoder.layer.1.attention.self.query.weight \(1 weights"):
+        SparseBertForSequenceClassification.from_dense(str(tmp_path))

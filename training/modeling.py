@@ -1,0 +1,286 @@
+"""What is a SparseBERT: one class for the dense, the masked and the compact classifier.
+
+The only file that knows Hugging Face attribute names. It knows nothing about scores, schedules or data.
+
+Letters: B texts, T tokens, D hidden size, L layers, H heads, E head size, F neurons of a feed-forward network.
+
+Transformers v5 has neither `prune_heads` nor `head_mask`, and its models want the same width in every layer.
+So the blocks are ours, with Hugging Face's embeddings, pooler, attention functions and weight names: BERT
+checkpoints load as they are. A block without units is identity and has no weights, its LayerNorm included
+(CoFi, Xia et al. 2022, section 3.1).
+"""
+
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import BertEmbeddings, BertPooler, eager_attention_forward
+
+from sparsebert.errors import BackboneError
+from sparsebert.geometry import Geometry
+
+FRESH_WEIGHTS = ("classifier.", "bert.pooler.")  # what a pretrained encoder may come without
+
+
+class UnitGates(NamedTuple):
+    """What the consumers of the units are multiplied by; a layer of zeros says that the block is removed.
+
+    `heads_LH` [L, H] and `neurons_LF` [L, F] are floating point and may carry gradients;
+    `attention_L` and `ffn_L` say on the host which blocks exist, so that forward never waits for a device.
+    """
+
+    heads_LH: Tensor
+    neurons_LF: Tensor
+    attention_L: tuple[bool, ...]
+    ffn_L: tuple[bool, ...]
+
+
+@strict
+class SparseBertConfig(BertConfig):
+    """A `BertConfig` whose layers may have different numbers of heads and neurons; 0 removes the block.
+
+    `num_attention_heads` and `intermediate_size` stay those of the dense model that it came from.
+    """
+
+    model_type = "sparse_bert"
+
+    head_size: int = 64
+    heads_per_layer: list[int] | None = None
+    neurons_per_layer: list[int] | None = None
+
+    def heads_L(self) -> list[int]:
+        """Heads in each layer."""
+        return self.heads_per_layer or [self.num_attention_heads] * self.num_hidden_layers
+
+    def neurons_L(self) -> list[int]:
+        """FFN neurons in each layer."""
+        return self.neurons_per_layer or [self.intermediate_size] * self.num_hidden_layers
+
+
+class SparseSelfAttention(nn.Module):
+    """Scaled dot-product attention with any number of heads; names as in Hugging Face's BertSelfAttention."""
+
+    def __init__(self, config: SparseBertConfig, num_heads: int) -> None:
+        super().__init__()
+        self.config = config
+        self.head_size = config.head_size
+        self.scaling = config.head_size**-0.5
+        self.is_causal = False
+        width = num_heads * config.head_size
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.value = nn.Linear(config.hidden_size, width)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates_H: Tensor | None) -> Tensor:
+        """The context of each head, [B, T, H * E]."""
+        split = (*x_BTD.shape[:-1], -1, self.head_size)
+        q_BHTE, k_BHTE, v_BHTE = (
+            projection(x_BTD).view(split).transpose(1, 2) for projection in (self.query, self.key, self.value)
+        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.dropout.p if self.training else 0.0
+        context_BTHE = attend(
+            self, q_BHTE, k_BHTE, v_BHTE, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
+        )[0]
+        if gates_H is not None:
+            context_BTHE = context_BTHE * gates_H.to(context_BTHE.dtype)[:, None]
+        return cast(Tensor, context_BTHE.reshape(*x_BTD.shape[:-1], -1))
+
+
+class SparseOutput(nn.Module):
+    """Projection back to the hidden size, residual and LayerNorm."""
+
+    def __init__(self, config: SparseBertConfig, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, units: Tensor, residual_BTD: Tensor) -> Tensor:
+        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(units)) + residual_BTD))
+
+
+class SparseAttention(nn.Module):
+    """One attention block."""
+
+    def __init__(self, config: SparseBertConfig, num_heads: int) -> None:
+        super().__init__()
+        self.self = SparseSelfAttention(config, num_heads)
+        self.output = SparseOutput(config, num_heads * config.head_size)
+
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates_H: Tensor | None) -> Tensor:
+        return cast(Tensor, self.output(self.self(x_BTD, attention_mask, gates_H), x_BTD))
+
+
+class SparseIntermediate(nn.Module):
+    """The FFN's first projection and its activation."""
+
+    def __init__(self, config: SparseBertConfig, num_neurons: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, num_neurons)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return cast(Tensor, self.activation(self.dense(x_BTD)))
+
+
+class SparseBertLayer(nn.Module):
+    """An attention block and an FFN block, either of which may be missing."""
+
+    def __init__(self, config: SparseBertConfig, num_heads: int, num_neurons: int) -> None:
+        super().__init__()
+        self.attention = SparseAttention(config, num_heads) if num_heads else None
+        self.intermediate = SparseIntermediate(config, num_neurons) if num_neurons else None
+        self.output = SparseOutput(config, num_neurons) if num_neurons else None
+
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, layer: int, gates: UnitGates | None) -> Tensor:
+        if self.attention is not None and (gates is None or gates.attention_L[layer]):
+            x_BTD = self.attention(x_BTD, attention_mask, None if gates is None else gates.heads_LH[layer])
+        if self.intermediate is not None and self.output is not None and (gates is None or gates.ffn_L[layer]):
+            units_BTF = self.intermediate(x_BTD)
+            if gates is not None:
+                units_BTF = units_BTF * gates.neurons_LF[layer].to(units_BTF.dtype)
+            x_BTD = self.output(units_BTF, x_BTD)
+        return x_BTD
+
+
+class SparseBertEncoder(nn.Module):
+    """All layers."""
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__()
+        sizes = zip(config.heads_L(), config.neurons_L(), strict=True)
+        self.layer = nn.ModuleList(SparseBertLayer(config, heads, neurons) for heads, neurons in sizes)
+
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates: UnitGates | None) -> Tensor:
+        for index, layer in enumerate(self.layer):
+            x_BTD = layer(x_BTD, attention_mask, index, gates)
+        return x_BTD
+
+
+class SparseBertPreTrainedModel(PreTrainedModel):
+    """What `from_pretrained` and `save_pretrained` need to know."""
+
+    config_class = SparseBertConfig
+    base_model_prefix = "bert"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BertEmbeddings):
+            module.position_ids.copy_(torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
+            module.token_type_ids.zero_()
+
+
+class SparseBertModel(SparseBertPreTrainedModel):
+    """Embeddings, encoder and pooler."""
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = SparseBertEncoder(config)
+        self.pooler = BertPooler(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.embeddings.word_embeddings)
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        gates: UnitGates | None = None,
+    ) -> Tensor:
+        """The pooled first token, [B, D]."""
+        x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
+        return cast(Tensor, self.pooler(self.encoder(x_BTD, mask, gates)))
+
+
+class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
+    """A BERT text classifier that runs dense, masked (with `gates`) and compact (smaller `config`)."""
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__(config)
+        self.bert = SparseBertModel(config)
+        dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @classmethod
+    def from_dense(cls, name_or_path: str, **config_changes: Any) -> Self:
+        """Load a BERT checkpoint from a folder or the hub with all heads and neurons.
+
+        `config_changes` (labels, dropout) replace values of its configuration. Weights that the checkpoint
+        does not have (the classifier of a pretrained encoder) are initialised as Hugging Face does.
+        Raises BackboneError when it is not a BERT encoder.
+        """
+        dense = AutoConfig.from_pretrained(name_or_path)
+        if dense.model_type == SparseBertConfig.model_type:
+            return cast(Self, cls.from_pretrained(name_or_path, **config_changes))
+        if dense.model_type != "bert" or dense.is_decoder:
+            raise BackboneError(
+                f"{name_or_path} is a {dense.model_type!r} model; SparseBERT takes BERT encoders "
+                "(model_type 'bert'), for example --model google-bert/bert-base-uncased"
+            )
+        values = dense.to_dict()
+        for own in ("model_type", "architectures", "transformers_version", "dtype"):
+            values.pop(own, None)
+        values["head_size"] = dense.hidden_size // dense.num_attention_heads
+        config = SparseBertConfig(**(values | config_changes))
+        model, report = cls.from_pretrained(
+            name_or_path, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+        lost = [key for key in missing if not key.startswith(FRESH_WEIGHTS)]
+        if lost:
+            raise BackboneError(f"{name_or_path} has no usable {lost[0]} ({len(lost)} weights missing in all)")
+        return cast(Self, model)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        gates: UnitGates | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits [B, labels], and the mean cross-entropy when `labels` [B] are given."""
+        pooled_BD = self.bert(input_ids, attention_mask, token_type_ids, gates)
+        logits = self.classifier(self.dropout(pooled_BD))
+        loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def geometry(self) -> Geometry:
+        """The sizes of this model."""
+        config = self.config
+        return Geometry(
+            hidden_size=config.hidden_size,
+            head_size=config.head_size,
+            heads_L=tuple(config.heads_L()),
+            neurons_L=tuple(config.neurons_L()),
+            vocabulary_size=config.vocab_size,
+            max_positions=config.max_position_embeddings,
+            token_types=config.type_vocab_size,
+            num_labels=config.num_labels,
+        )
+
+
+AutoConfig.register(SparseBertConfig.model_type, SparseBertConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(SparseBertConfig, SparseBertForSequenceClassification, exist_ok=True)
