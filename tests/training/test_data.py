@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sparsebert.checkpoint import Example
+from sparsebert.errors import ConfigError, DataError
+from training.data import DataConfig, load_data, split_by_hash
+
+
+def test_any_csv_goes_through_the_door(reviews_dir):
+    data = load_data(DataConfig(data_dir=reviews_dir))
+    assert (len(data.train), len(data.validation), data.labels) == (96, 32, ("no", "yes"))
+    assert not data.pair
+
+
+def test_sst2_files_as_glue_names_them(tmp_path):
+    table = pd.DataFrame({"sentence": ["good film", "bad film"], "label": [1, 0]})
+    table.to_parquet(tmp_path / "train.parquet")
+    table.to_parquet(tmp_path / "validation.parquet")
+    data = load_data(DataConfig(task="sst2", data_dir=tmp_path))
+    assert data.labels == ("negative", "positive")
+    assert data.train[0] == Example(text="good film", label=1)
+
+
+def test_mnli_has_pairs_and_its_own_validation_file(tmp_path):
+    table = pd.DataFrame({"premise": ["a b"], "hypothesis": ["c"], "label": [2]})
+    table.to_parquet(tmp_path / "train.parquet")
+    table.to_parquet(tmp_path / "validation_matched.parquet")
+    data = load_data(DataConfig(task="mnli", data_dir=tmp_path))
+    assert data.pair
+    assert data.validation == (Example(text="a b", text_pair="c", label=2),)
+
+
+def test_columns_can_be_named(tmp_path):
+    rows = {"u": ["x"] * 40, "v": [f"text {i}" for i in range(40)], "w": [3, 5] * 20}
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    data = load_data(DataConfig(data_dir=tmp_path / "rows.csv", text_columns=("v",), label_column="w"))
+    assert data.labels == ("3", "5")
+    assert {example.text for example in (*data.train, *data.validation)} == set(rows["v"])
+
+
+def test_without_validation_file_the_split_is_by_hash(tmp_path, caplog):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(200)], "label": ["a", "b"] * 100})
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    data = load_data(DataConfig(data_dir=tmp_path))
+    assert len(data.train) + len(data.validation) == 200
+    assert 10 < len(data.validation) < 60
+    assert "no validation file" in caplog.text
+
+
+def test_the_split_by_hash_is_fixed():
+    examples = [Example(text=f"text {i}", label=0) for i in range(12)]
+    _, validation = split_by_hash(examples, 0.3)
+    assert [example.text for example in validation] == ["text 6", "text 7", "text 11"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no training file; it needs one of train.parquet, train.csv"),
+        ({"train.csv": "text,label\n", "validation.csv": "text,label\nx,1\n"}, "is empty"),
+        ({"train.csv": "text,label\nx,1\ny,1\n", "validation.csv": "text,label\nx,1\n"}, "single label '1'"),
+        ({"train.csv": "text,label\nx,1\ny,0\n", "validation.csv": "label\n1\n"}, "no column 'text'"),
+    ],
+)
+def test_bad_folders_are_told(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_data(DataConfig(data_dir=tmp_path))
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(DataError, match="--data-dir .*nowhere does not exist"):
+        load_data(DataConfig(data_dir=tmp_path / "nowhere"))
+
+
+def test_bad_choices_are_told():
+    with pytest.raises(ConfigError, match="--task 'sst3' is unknown; choose from"):
+        load_data(DataConfig(task="sst3"))
+    with pytest.raises(ConfigError, match="--task custom needs --data-dir"):
+        DataConfig(task="custom")
+    with pytest.raises(ConfigError, match="given 3 times"):
+        DataConfig(data_dir=Path("x"), text_columns=("a", "b", "c"))
+
+
+def test_without_the_hub_the_cure_is_files():
+    with pytest.raises(DataError, match="cannot be had from the hub .* use --task qqp --data-dir DIR"):
+        load_data(DataConfig(task="qqp"))

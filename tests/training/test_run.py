@@ -1,0 +1,171 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sparsebert.checkpoint import read_examples, read_run
+from sparsebert.cli import run
+from sparsebert.errors import BackboneError, CheckpointError, ConfigError, TrainingError
+from sparsebert.masks import load_masks
+from training.checkpoint import load_checkpoint
+from training.config import TrainConfig
+from training.data import DataConfig
+from training.loop import LoopConfig
+from training.pruner import PruningConfig
+from training.run import run_training
+from training.schedule import CubicSchedule
+from training.selection import KeepFloor
+from training.snapshot import SnapshotFile
+
+
+@pytest.fixture
+def config(bert_dir, reviews_dir) -> TrainConfig:
+    return TrainConfig(
+        model=str(bert_dir),
+        data=DataConfig(data_dir=reviews_dir),
+        dense=LoopConfig(epochs=10, batch_size=8, learning_rate=1e-2),
+        sparse=LoopConfig(epochs=3, batch_size=8, learning_rate=5e-3),
+        pruning=PruningConfig(
+            schedule=CubicSchedule(final_sparsity=0.5), update_every_steps=4, floor=KeepFloor(heads=1, neurons=2)
+        ),
+        max_length=16,
+        snapshot_every_steps=5,
+    )
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code catches it."""
+
+
+def kill_at(monkeypatch, saves: int) -> None:
+    """Kill the run right after it has saved a snapshot for the n-th time."""
+    count = iter(range(1, 1000))
+    save = SnapshotFile.save
+
+    def save_and_die(self, state):
+        save(self, state)
+        if next(count) == saves:
+            raise Killed
+
+    monkeypatch.setattr(SnapshotFile, "save", save_and_die)
+
+
+def numbers(folder: Path) -> tuple[object, ...]:
+    record = read_run(folder)
+    return record.evaluations, record.events, load_masks(folder / "masks.safetensors").kept_neurons_L()
+
+
+def test_a_run_learns_prunes_and_records(config, tmp_path):
+    result = run_training(config, tmp_path)
+    dense, sparse = read_run(tmp_path / "dense"), read_run(tmp_path / "sparse")
+    assert result.accuracies == {"dense": dense.accuracy, "sparse": sparse.accuracy}
+    assert dense.accuracy >= 0.9
+    assert sparse.accuracy >= 0.8
+    assert dense.encoder_sparsity == 0.0
+    assert 0.5 <= sparse.encoder_sparsity < 0.52
+    assert dense.events == ()
+    assert sparse.events[-1].encoder_sparsity == sparse.encoder_sparsity
+    assert [point.step for point in sparse.evaluations] == [12, 24, 36]
+    assert sparse.labels == ("no", "yes")
+    assert len(read_examples(tmp_path / "sparse")) == 32
+    assert sorted(path.name for path in (tmp_path / "sparse").iterdir()) == [
+        "config.json", "examples.jsonl", "masks.safetensors", "model.safetensors", "run.json", "tokenizer.json",
+        "tokenizer_config.json",
+    ]  # fmt: skip
+    assert list((tmp_path / ".work").iterdir()) == []
+    assert (
+        load_checkpoint(tmp_path / "sparse").masks.kept_heads_L()
+        == load_masks(tmp_path / "sparse" / "masks.safetensors").kept_heads_L()
+    )
+
+
+@pytest.mark.parametrize("saves", [1, 8, 17, 23])
+def test_a_killed_run_ends_with_the_same_numbers(config, tmp_path, monkeypatch, saves):
+    run_training(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_at(patch, saves)
+        with pytest.raises(Killed):
+            run_training(config, tmp_path / "killed")
+    run_training(config, tmp_path / "killed")
+    for stage in ("dense", "sparse"):
+        assert numbers(tmp_path / "killed" / stage) == numbers(tmp_path / "whole" / stage)
+        whole, killed = (load_file(tmp_path / name / stage / "model.safetensors") for name in ("whole", "killed"))
+        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_a_finished_run_is_not_repeated(config, tmp_path):
+    run_training(config, tmp_path)
+    before = (tmp_path / "sparse" / "run.json").stat().st_mtime_ns
+    run_training(config, tmp_path)
+    assert (tmp_path / "sparse" / "run.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
+    small = replace(config, dense=replace(config.dense, epochs=1))
+    run_training(replace(small, pruning=replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))), tmp_path)
+    assert not (tmp_path / "sparse").exists()
+    with pytest.raises(ConfigError, match="holds a run with other settings; choose another --output"):
+        run_training(replace(small, seed=5), tmp_path)
+
+
+def test_an_unfinished_run_with_other_settings_is_told(config, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 1)
+        with pytest.raises(Killed):
+            run_training(config, tmp_path)
+    with pytest.raises(CheckpointError, match="unfinished run with other settings"):
+        run_training(replace(config, seed=9), tmp_path)
+
+
+def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
+    poisoned = shutil.copytree(bert_dir, tmp_path / "bert")
+    weights = load_file(poisoned / "model.safetensors")
+    weights["encoder.layer.0.output.dense.bias"][0] = float("nan")
+    save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="the loss of stage 'dense' is nan .* Lower --learning-rate"):
+        run_training(replace(config, model=str(poisoned)), tmp_path / "run")
+    assert list((tmp_path / "run").rglob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sparsity", "1.5"], "--sparsity is 1.5; it must be at least 0 and below 1"),
+        (["--epochs", "-1"], "--epochs is -1"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--learning-rate", "7"], "--learning-rate is 7"),
+        (["--prune-epochs", "0"], "--prune-epochs is 0, but --sparsity is 0.67"),
+        (["--seed", "-4"], "--seed is -4"),
+        (["--max-length", "4"], "--max-length is 4; this model takes 8 to 32 tokens"),
+        (["--sparsity", "0.99"], "cannot be met"),
+    ],
+)
+def test_bad_flags_are_one_clear_line(bert_dir, reviews_dir, tmp_path, capsys, flags, message):
+    words = ["train", "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(tmp_path)]
+    words += ["--epochs", "1", "--prune-epochs", "1", "--max-length", "16"]
+    assert run([*words, *flags]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert message in errors[-1]
+    assert errors[-1].startswith("sparsebert train: ")
+
+
+def test_a_model_that_nobody_has_is_told(config, tmp_path):
+    with pytest.raises(
+        BackboneError, match="--model no-such/model cannot be loaded: .* use --model minilm or a folder"
+    ):
+        run_training(replace(config, model="no-such/model"), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_told(config, tmp_path):
+    run_training(replace(config, dense=replace(config.dense, epochs=1)), tmp_path)
+    record = json.loads((tmp_path / "sparse" / "run.json").read_text())
+    (tmp_path / "sparse" / "run.json").write_text(json.dumps({**record, "schema_version": 99}))
+    with pytest.raises(CheckpointError, match=r"run.json is malformed"):
+        load_checkpoint(tmp_path / "sparse")
+    (tmp_path / "dense" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_checkpoint(tmp_path / "dense")

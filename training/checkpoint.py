@@ -1,0 +1,60 @@
+"""How a masked checkpoint is written and read: a Hugging Face folder with masks, run and examples.
+
+Knows nothing about training. The readable half is `sparsebert.checkpoint`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, Example, RunRecord, read_examples, read_run, write_examples
+from sparsebert.errors import CheckpointError
+from sparsebert.files import new_folder
+from sparsebert.masks import MaskSet, load_masks, save_masks
+from training.modeling import SparseBertForSequenceClassification
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskedCheckpoint:
+    """Everything that export needs; the model is dense and in evaluation mode, `masks` say what to cut."""
+
+    model: SparseBertForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+    masks: MaskSet
+    run: RunRecord
+    examples: Sequence[Example]
+
+
+def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint) -> None:
+    """Write a checkpoint all or nothing, replacing one that is there."""
+    with new_folder(folder) as part:
+        checkpoint.model.save_pretrained(part)
+        checkpoint.tokenizer.save_pretrained(part)
+        save_masks(checkpoint.masks, part / MASKS_FILE)
+        write_examples(part, checkpoint.examples)
+        (part / RUN_FILE).write_text(checkpoint.run.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> MaskedCheckpoint:
+    """Read a checkpoint. Raises CheckpointError when a part is missing, malformed or does not fit the others."""
+    run = read_run(folder)  # first: it has the message for a folder that is no checkpoint at all
+    masks = load_masks(folder / MASKS_FILE)
+    try:
+        model = SparseBertForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded ({error}); train again or copy the whole folder") from error
+    geometry = model.geometry()
+    for name, array, sizes in (
+        ("heads", masks.heads_LH, geometry.heads_L),
+        ("neurons", masks.neurons_LF, geometry.neurons_L),
+    ):
+        if array.shape != (len(sizes), sizes[0]):
+            raise CheckpointError(
+                f"{folder} has masks for {array.shape} {name} but a model with {sizes}; copy the folder again"
+            )
+    return MaskedCheckpoint(
+        model=model.eval(), tokenizer=tokenizer, masks=masks, run=run, examples=read_examples(folder)
+    )

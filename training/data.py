@@ -1,0 +1,165 @@
+"""Where the labelled texts come from: the hub, files of the user's, or the demo's movie reviews.
+
+Knows nothing about tokens or models.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparsebert.checkpoint import Example
+from sparsebert.errors import ConfigError, DataError
+from training.movie_reviews import load_movie_reviews
+from training.tables import SUFFIXES, find_columns, label_names, read_table, to_examples
+from training.tasks import CUSTOM, MOVIE_REVIEWS, TaskSpec, find_task
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data: a task's name, a folder or file of the user's, and columns where they must be told."""
+
+    task: str | None = None
+    data_dir: Path | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.text_columns is not None and len(self.text_columns) not in (1, 2):
+            raise ConfigError(
+                f"--text-column was given {len(self.text_columns)} times; give it once, or twice for pairs"
+            )
+        if self.task == CUSTOM.name and self.data_dir is None:
+            raise ConfigError("--task custom needs --data-dir with train and validation files")
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task; without a name, the demo's, or a custom one when files are given."""
+        if self.task is None:
+            return MOVIE_REVIEWS if self.data_dir is None else CUSTOM
+        return find_task(self.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextData:
+    """Both splits, the labels' names and where it all came from."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    labels: tuple[str, ...]
+    source: str
+
+    @property
+    def pair(self) -> bool:
+        return self.train[0].text_pair is not None
+
+
+def load_data(config: DataConfig) -> TextData:
+    """Load both splits. Raises DataError when they cannot be had, are empty or have fewer than two labels."""
+    spec = config.spec
+    if config.data_dir is not None:
+        data = _from_files(spec, config, config.data_dir)
+    elif spec is MOVIE_REVIEWS:
+        data = _movie_reviews()
+    else:
+        data = _from_hub(spec, config)
+    for name, split in (("training", data.train), ("validation", data.validation)):
+        if not split:
+            raise DataError(f"the {name} split of {data.source} is empty; it needs rows with text and label")
+    if len(data.labels) < 2:
+        raise DataError(f"{data.source} has the single label {data.labels[0]!r}; a classifier needs at least two")
+    return data
+
+
+def split_by_hash(examples: Sequence[Example], validation_share: float) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples; the same text always falls on the same side, on every machine."""
+    train: list[Example] = []
+    validation: list[Example] = []
+    for example in examples:
+        digest = hashlib.sha256(example.text.encode()).digest()
+        position = int.from_bytes(digest[:8], "big") / 2**64
+        (validation if position < validation_share else train).append(example)
+    return train, validation
+
+
+def _movie_reviews() -> TextData:
+    train, validation = split_by_hash(load_movie_reviews(), VALIDATION_SHARE)
+    labels = MOVIE_REVIEWS.labels or ()
+    source = "movie review snippets of vaderSentiment 3.3.2 (Hutto and Gilbert 2014)"
+    return TextData(train=tuple(train), validation=tuple(validation), labels=labels, source=source)
+
+
+def _from_files(spec: TaskSpec, config: DataConfig, data_dir: Path) -> TextData:
+    train_path, validation_path = _find_files(data_dir, spec.validation_split)
+    train = read_table(train_path)
+    validation = None if validation_path is None else read_table(validation_path)
+    return _to_data(spec, config, train, validation, source=f"{spec.name} from {data_dir.name}")
+
+
+def _find_files(data_dir: Path, validation_split: str) -> tuple[Path, Path | None]:
+    """The training file and, if there is one, the validation file. A single file is a training file."""
+    if data_dir.is_file():
+        return data_dir, None
+    if not data_dir.is_dir():
+        raise DataError(f"--data-dir {data_dir} does not exist")
+    wanted = {stem: _find_file(data_dir, stem) for stem in ("train", validation_split, "validation", "dev")}
+    train = wanted.pop("train")
+    if train is None:
+        kinds = ", ".join(f"train{suffix}" for suffix in SUFFIXES)
+        raise DataError(f"--data-dir {data_dir} holds no training file; it needs one of {kinds}")
+    return train, next((path for path in wanted.values() if path is not None), None)
+
+
+def _find_file(folder: Path, stem: str) -> Path | None:
+    paths = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _from_hub(spec: TaskSpec, config: DataConfig) -> TextData:
+    import datasets  # slow to import, and needed here alone
+
+    repository, name = spec.hub or ("", "")
+    try:
+        splits = datasets.load_dataset(repository, name)
+    except Exception as error:
+        raise DataError(
+            f"the data set {repository}/{name} cannot be had from the hub ({type(error).__name__}); "
+            f"with files at hand use --task {spec.name} --data-dir DIR"
+        ) from error
+    train, validation = splits["train"].to_pandas(), splits[spec.validation_split].to_pandas()
+    return _to_data(spec, config, train, validation, source=f"{repository}/{name}")
+
+
+def _to_data(
+    spec: TaskSpec, config: DataConfig, train: pd.DataFrame, validation: pd.DataFrame | None, source: str
+) -> TextData:
+    text_names = [str(name) for name in train.columns if _holds_text(train[name])]
+    columns = find_columns(
+        [str(name) for name in train.columns],
+        text_names,
+        config.text_columns or spec.text_columns,
+        config.label_column or spec.label_column,
+    )
+    if train[columns.label].dropna().empty:
+        raise DataError(f"the training split of {source} is empty; it needs rows with text and label")
+    known_ids = spec.labels is not None
+    labels = spec.labels or label_names(train[columns.label].dropna().tolist())
+    train_examples = to_examples(train, columns, labels, known_ids, f"the training split of {source}")
+    if validation is None:
+        logger.warning("no validation file: %d%% of the training rows, chosen by hash", round(100 * VALIDATION_SHARE))
+        train_examples, validation_examples = split_by_hash(train_examples, VALIDATION_SHARE)
+    else:
+        find_columns([str(name) for name in validation.columns], [], columns.texts, columns.label)
+        validation_examples = to_examples(validation, columns, labels, known_ids, f"the validation split of {source}")
+    return TextData(train=tuple(train_examples), validation=tuple(validation_examples), labels=labels, source=source)
+
+
+def _holds_text(column: pd.Series) -> bool:
+    return pd.api.types.is_string_dtype(column.dropna())

@@ -1,0 +1,50 @@
+"""How texts become token ids. Knows nothing about batches or models."""
+
+from collections.abc import Sequence
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from sparsebert.checkpoint import Example
+from sparsebert.errors import BackboneError, ConfigError
+from training.batching import EncodedExample
+
+CHUNK = 1000
+
+
+def load_tokenizer(name_or_path: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model in a folder or on the hub.
+
+    Raises BackboneError when it cannot be had or is no fast one, ConfigError for a bad `max_length`.
+    """
+    try:
+        max_positions = AutoConfig.from_pretrained(name_or_path).max_position_embeddings
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"--model {name_or_path} cannot be loaded: neither a model's folder nor a name that the hub gives us "
+            f"({type(error).__name__}); without internet use --model minilm or a folder"
+        ) from error
+    if not 8 <= max_length <= max_positions:
+        raise ConfigError(f"--max-length is {max_length}; this model takes 8 to {max_positions} tokens")
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None:
+        raise BackboneError(f"{name_or_path} has no fast tokenizer with a padding token, which the service needs")
+    return tokenizer
+
+
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
+    """Token ids, at most `max_length` each; the longer text of a pair is cut first."""
+    encoded: list[EncodedExample] = []
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        pairs = None if chunk[0].text_pair is None else [example.text_pair for example in chunk]
+        fields = tokenizer(
+            [example.text for example in chunk],
+            pairs,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_token_type_ids=True,
+        )
+        rows = zip(fields["input_ids"], fields["token_type_ids"], chunk, strict=True)
+        encoded += [EncodedExample(ids, segments, example.label) for ids, segments, example in rows]
+    return encoded

@@ -1,0 +1,42 @@
+"""Named runs, each a function that returns a complete configuration.
+
+Knows nothing about the command line, which changes single values of a recipe.
+"""
+
+from training.backbone import EMBEDDED
+from training.config import TrainConfig
+from training.data import DataConfig
+from training.loop import LoopConfig
+from training.pruner import PruningConfig
+from training.schedule import CubicSchedule
+
+
+def standard() -> TrainConfig:
+    """Fine-tune a BERT on a GLUE-sized task, then remove two thirds of its encoder over six epochs.
+
+    `sparsebert train --model google-bert/bert-base-uncased --task sst2 --output runs/sst2`
+    """
+    return TrainConfig(
+        model=EMBEDDED,
+        data=DataConfig(),
+        dense=LoopConfig(epochs=3, learning_rate=5e-5),
+        sparse=LoopConfig(epochs=6, learning_rate=5e-5),
+        pruning=PruningConfig(schedule=CubicSchedule(final_sparsity=0.67)),
+    )
+
+
+def demo() -> TrainConfig:
+    """What `make demo` trains: MiniLM on the movie reviews, minutes on two CPU cores.
+
+    `sparsebert train --recipe demo --output runs/demo`. Measured numbers are in docs/results.md.
+    """
+    return TrainConfig(
+        model=EMBEDDED,
+        data=DataConfig(),
+        dense=LoopConfig(epochs=2, learning_rate=1e-4, train_embeddings=False),
+        sparse=LoopConfig(epochs=4, learning_rate=1.5e-4, train_embeddings=False),
+        pruning=PruningConfig(schedule=CubicSchedule(final_sparsity=0.67)),
+    )
+
+
+RECIPES = {"standard": standard, "demo": demo}

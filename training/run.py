@@ -1,0 +1,213 @@
+"""A whole run: load, fine-tune dense, prune while distilling, leave a masked checkpoint after each stage.
+
+Knows nothing about the command line. A run that was killed goes on where it was when it is started again;
+a stage that is finished is not repeated.
+"""
+
+import importlib.metadata
+import logging
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from sparsebert.checkpoint import RunRecord, read_run
+from sparsebert.errors import ConfigError
+from sparsebert.manifest import Task
+from sparsebert.masks import MaskSet
+from training.backbone import resolve_backbone
+from training.checkpoint import MaskedCheckpoint, load_checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.data import TextData, load_data
+from training.distillation import DistillationObjective, LabelObjective, Objective
+from training.encoding import encode, load_tokenizer
+from training.evaluation import predict_logits
+from training.importance.gradient import GradientImportance
+from training.loop import EncodedSplits, LoopConfig, StageLoop
+from training.masking import Gates
+from training.modeling import SparseBertForSequenceClassification
+from training.pruner import Pruner, masked_geometry
+from training.snapshot import SnapshotFile
+
+logger = logging.getLogger(__name__)
+
+Stage = Literal["dense", "sparse"]
+WORK_FOLDER = ".work"
+VERSIONED = ("torch", "transformers", "accelerate", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """Where the checkpoints are and what they scored on the validation split."""
+
+    checkpoints: dict[str, Path]
+    accuracies: dict[str, float]
+
+
+def run_training(config: TrainConfig, output: Path) -> RunResult:
+    """Do the run, writing `output/dense` and, when it prunes, `output/sparse`."""
+    run = _Run(config, output)
+    checkpoints: dict[str, Path] = {"dense": run.dense()}
+    if config.prunes:
+        checkpoints["sparse"] = run.sparse()
+    accuracies = {name: read_run(folder).accuracy for name, folder in checkpoints.items()}
+    return RunResult(checkpoints=checkpoints, accuracies=accuracies)
+
+
+def best_precision() -> Literal["bf16", "no"]:
+    """bf16 where the processor multiplies it natively, else fp32."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "no"
+
+
+class _Run:
+    """What both stages share, loaded when first needed."""
+
+    def __init__(self, config: TrainConfig, output: Path) -> None:
+        self._config = config
+        self._output = output
+        self._inputs: tuple[TextData, EncodedSplits] | None = None
+        self._accelerator: Accelerator | None = None
+
+    def dense(self) -> Path:
+        """Fine-tune the backbone."""
+        folder = self._output / "dense"
+        if self._is_finished(folder, "dense"):
+            return folder
+        data = self._load_data()
+        labels = dict(enumerate(data.labels))
+        model = SparseBertForSequenceClassification.from_dense(
+            resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
+        )
+        self._train("dense", model, self._config.dense, LabelObjective(), pruner=None)
+        return folder
+
+    def sparse(self) -> Path:
+        """Prune the dense model while it learns from its dense self."""
+        folder = self._output / "sparse"
+        if self._is_finished(folder, "sparse"):
+            return folder
+        teacher = load_checkpoint(self._output / "dense")
+        objective = DistillationObjective(self._teacher_logits(teacher), self._config.distillation)
+        pruner = Pruner(Gates(teacher.masks), teacher.model.geometry(), GradientImportance(), self._config.pruning)
+        self._train("sparse", teacher.model, self._config.sparse, objective, pruner)
+        self._teacher_logits_file().unlink()
+        return folder
+
+    def _train(
+        self,
+        stage: Stage,
+        model: SparseBertForSequenceClassification,
+        loop_config: LoopConfig,
+        objective: Objective,
+        pruner: Pruner | None,
+    ) -> None:
+        data, splits = self._load_inputs()
+        dense = model.geometry()
+        snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", self._config.fingerprint(stage))
+        loop = StageLoop(
+            name=stage,
+            model=model,
+            data=splits,
+            objective=objective,
+            config=loop_config,
+            accelerator=self._get_accelerator(),
+            snapshot=snapshot,
+            snapshot_every_steps=self._config.snapshot_every_steps,
+            seed=self._config.seed,
+            pruner=pruner,
+        )
+        accuracy = loop.run()
+        masks = pruner.gates.masks if pruner else MaskSet.dense(dense.num_layers, dense.heads_L[0], dense.neurons_L[0])
+        record = RunRecord(
+            stage=stage,
+            model=self._config.model,
+            task=Task(name=self._config.data.spec.name, pair=data.pair),
+            labels=data.labels,
+            data=data.source,
+            num_train=len(data.train),
+            num_validation=len(data.validation),
+            max_length=self._config.max_length,
+            seed=self._config.seed,
+            config=self._config.as_json() | {"fingerprint": self._config.fingerprint(stage)},
+            dense_geometry=dense,
+            encoder_sparsity=masked_geometry(dense, masks).encoder_sparsity(dense),
+            accuracy=accuracy,
+            duration_s=round(loop.duration_s, 3),
+            evaluations=tuple(loop.evaluations),
+            events=tuple(pruner.events) if pruner else (),
+            versions={"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONED},
+        )
+        unwrapped = self._get_accelerator().unwrap_model(model, keep_fp32_wrapper=False)
+        tokenizer = load_tokenizer(self._backbone(), self._config.max_length)
+        save_checkpoint(
+            self._output / stage,
+            MaskedCheckpoint(model=unwrapped, tokenizer=tokenizer, masks=masks, run=record, examples=data.validation),
+        )
+        snapshot.delete()
+        self._get_accelerator().free_memory()
+
+    def _is_finished(self, folder: Path, stage: Stage) -> bool:
+        """Whether this very stage is done. Raises ConfigError when the folder holds another run's."""
+        if not folder.exists():
+            return False
+        record = read_run(folder)
+        if record.config.get("fingerprint") != self._config.fingerprint(stage):
+            raise ConfigError(f"{folder} holds a run with other settings; choose another --output or delete it")
+        logger.info("%s: already there in %s, accuracy %.2f%%", stage, folder, 100 * record.accuracy)
+        return True
+
+    def _teacher_logits(self, teacher: MaskedCheckpoint) -> Tensor:
+        """Logits of the dense model on the training split, computed once and kept for a resumed run."""
+        path = self._teacher_logits_file()
+        if path.exists():
+            return load_file(path)["logits_NC"]
+        _, splits = self._load_inputs()
+        accelerator = self._get_accelerator()
+        teacher.model.to(accelerator.device)
+        with tqdm(total=len(splits.train), desc="teacher", unit="text", disable=None) as bar, accelerator.autocast():
+            logits_NC = predict_logits(teacher.model, splits.train, splits.pad_id, on_batch=bar.update)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"logits_NC": logits_NC}, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+        return logits_NC
+
+    def _teacher_logits_file(self) -> Path:
+        teacher_id = self._config.fingerprint("dense")[:12]
+        return self._output / WORK_FOLDER / f"teacher_logits-{teacher_id}.safetensors"
+
+    def _backbone(self) -> str:
+        return resolve_backbone(self._config.model)
+
+    def _load_data(self) -> TextData:
+        return self._load_inputs()[0]
+
+    def _load_inputs(self) -> tuple[TextData, EncodedSplits]:
+        if self._inputs is None:
+            data = load_data(self._config.data)
+            self._inputs = data, self._encode(data)
+        return self._inputs
+
+    def _encode(self, data: TextData) -> EncodedSplits:
+        tokenizer = load_tokenizer(self._backbone(), self._config.max_length)
+        length = self._config.max_length
+        logger.info("%s: %d training and %d validation texts", data.source, len(data.train), len(data.validation))
+        return EncodedSplits(
+            train=encode(data.train, tokenizer, length),
+            validation=encode(data.validation, tokenizer, length),
+            pad_id=tokenizer.pad_token_id,
+        )
+
+    def _get_accelerator(self) -> Accelerator:
+        if self._accelerator is None:
+            self._accelerator = Accelerator(mixed_precision=best_precision())
+            logger.info("training on %s, precision %s", self._accelerator.device, self._accelerator.mixed_precision)
+        return self._accelerator

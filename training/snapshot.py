@@ -1,0 +1,50 @@
+"""How a killed stage goes on where it was: its state in one file, written all or nothing.
+
+Knows nothing about what the state means. The file is private to one run and holds tensors and plain values only.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsebert.errors import CheckpointError
+
+
+class SnapshotFile:
+    """One stage's state on disk; `fingerprint` identifies the configuration that may read it."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self._path = path
+        self._fingerprint = fingerprint
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace what was saved before."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_suffix(".part")
+        torch.save({"fingerprint": self._fingerprint, "state": state}, part)
+        os.replace(part, self._path)
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, or None when there is none.
+
+        Raises CheckpointError when it belongs to another configuration or cannot be read.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            saved = torch.load(self._path, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error
+        if saved["fingerprint"] != self._fingerprint:
+            raise CheckpointError(
+                f"{self._path.parent} holds an unfinished run with other settings; "
+                "run it with the same settings, choose another --output, or delete it"
+            )
+        state: dict[str, Any] = saved["state"]
+        return state
+
+    def delete(self) -> None:
+        """Forget the state; nothing happens when there is none."""
+        self._path.unlink(missing_ok=True)

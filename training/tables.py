@@ -1,0 +1,125 @@
+"""How a table of a user's becomes labelled texts: which columns, which labels, which rows are left out.
+
+Knows nothing about tasks' names or where files lie, except for the reading of one file.
+"""
+
+import csv
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparsebert.checkpoint import Example
+from sparsebert.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment", "is_duplicate")
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The one or two columns of text and the column of the label."""
+
+    texts: tuple[str, ...]
+    label: str
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a parquet, csv, tsv or jsonl file; texts such as "NA" and "null" stay texts.
+
+    Raises DataError when the file is of another kind or cannot be parsed.
+    """
+    try:
+        match path.suffix:
+            case ".parquet":
+                return pd.read_parquet(path)
+            case ".csv":
+                return pd.read_csv(path, keep_default_na=False, na_values=[""])
+            case ".tsv":
+                return pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False, na_values=[""])
+            case ".jsonl":
+                return pd.read_json(path, lines=True, dtype=False)
+    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas and pyarrow errors are ValueErrors
+        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
+    raise DataError(f"{path} is of an unknown kind; use one of {', '.join(SUFFIXES)}")
+
+
+def find_columns(
+    names: Sequence[str], text_names: Sequence[str], texts: tuple[str, ...] | None, label: str | None
+) -> Columns:
+    """Decide which columns to use.
+
+    `names` are all columns, `text_names` those that hold strings; `texts` and `label` are what the user or the
+    task asked for, None to look. Raises DataError when a column is missing or the choice is not clear.
+    """
+    asked = [name for name in (*(texts or ()), *([label] if label else [])) if name not in names]
+    if asked:
+        raise DataError(f"there is no column {asked[0]!r}; the columns are {', '.join(names)}")
+    if label is None:
+        found = [name for name in names if name.lower() in LABEL_COLUMNS]
+        if len(found) != 1:
+            raise DataError(
+                f"which column is the label? Name it with --label-column; the columns are {', '.join(names)}"
+            )
+        label = found[0]
+    if texts is None:
+        texts = tuple(name for name in text_names if name != label)
+        if len(texts) not in (1, 2):
+            raise DataError(
+                f"which column is the text? Name it with --text-column (twice for pairs); "
+                f"the columns are {', '.join(names)}"
+            )
+    return Columns(texts=texts, label=label)
+
+
+def label_names(values: Sequence[object]) -> tuple[str, ...]:
+    """Names of the labels found in a training file, in the order of their ids: numbers by size, words by alphabet."""
+    numbers = [_as_integer(value) for value in values]
+    if any(number is None for number in numbers):
+        return tuple(sorted({str(value) for value in values}))
+    return tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
+
+
+def to_examples(
+    table: pd.DataFrame, columns: Columns, labels: Sequence[str], known_ids: bool, source: str
+) -> list[Example]:
+    """Turn rows into examples; rows without text or label are left out and counted in the log.
+
+    `known_ids` says that integer labels are ids into `labels`; otherwise a label's words are looked up.
+    Raises DataError for a label that is not among `labels`, naming the row (1 is the first row of data).
+    """
+    lookup = {name: index for index, name in enumerate(labels)}
+    if known_ids:
+        lookup |= {str(index): index for index in range(len(labels))}
+    examples: list[Example] = []
+    rows = table[[*columns.texts, columns.label]].itertuples(index=False, name=None)
+    for number, (*texts, value) in enumerate(rows, start=1):
+        words = ["" if pd.isna(text) else str(text).strip() for text in texts]
+        if pd.isna(value) or not all(words):
+            continue
+        label = lookup.get(_label_word(value))
+        if label is None:
+            raise DataError(f"row {number} of {source} has the label {value!r}; known are {', '.join(labels)}")
+        examples.append(Example(text=words[0], text_pair=words[1] if len(words) > 1 else None, label=label))
+    if len(examples) < len(table):
+        logger.warning(
+            "%s: left out %d of %d rows (no text or no label)", source, len(table) - len(examples), len(table)
+        )
+    return examples
+
+
+def _as_integer(value: object) -> int | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None
+
+
+def _label_word(value: object) -> str:
+    number = _as_integer(value)
+    return str(value) if number is None else str(number)
