@@ -1,0 +1,4 @@
+"""Makes a model bundle of a masked checkpoint: compaction, ONNX graph, parity, manifest.
+
+Of training it uses only what says what a masked SparseBERT is.
+"""

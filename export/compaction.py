@@ -1,0 +1,72 @@
+"""The compact model: masked units cut out of the weight matrices, the same function with smaller ones.
+
+Masks act on what the units feed (the output projections), so cutting the columns there and the rows that
+made the units is exact whatever biases and activation are. Knows nothing about how masks were chosen.
+
+L layers, H heads, E head size, F neurons.
+"""
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsebert.masks import MaskSet
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification, SparseBertLayer
+
+
+def compact(model: SparseBertForSequenceClassification, masks: MaskSet) -> SparseBertForSequenceClassification:
+    """A new model without the masked units, in evaluation mode, on the CPU; `model` stays as it is.
+
+    A layer of masks without any unit removes that block, its LayerNorm included.
+    Raises ValueError when the masks have other sizes than the model.
+    """
+    geometry = model.geometry()
+    if any(heads != masks.heads_LH.shape[1] for heads in geometry.heads_L) or any(
+        neurons != masks.neurons_LF.shape[1] for neurons in geometry.neurons_L
+    ):
+        raise ValueError(f"masks {masks.heads_LH.shape}, {masks.neurons_LF.shape} do not fit {geometry}")
+    values = model.config.to_dict() | {
+        "heads_per_layer": list(masks.kept_heads_L()),
+        "neurons_per_layer": list(masks.kept_neurons_L()),
+    }
+    small = SparseBertForSequenceClassification(SparseBertConfig(**values))
+    with torch.no_grad():
+        _copy(model.bert.embeddings, small.bert.embeddings)
+        _copy(model.bert.pooler, small.bert.pooler)
+        _copy(model.classifier, small.classifier)
+        pairs = zip(model.bert.encoder.layer, small.bert.encoder.layer, masks.heads_LH, masks.neurons_LF, strict=True)
+        for old, new, heads_H, neurons_F in pairs:
+            units = np.repeat(heads_H, model.config.head_size)
+            _cut_layer(cast(SparseBertLayer, old), cast(SparseBertLayer, new), units, neurons_F)
+    small.eval()
+    return small
+
+
+def _cut_layer(old: SparseBertLayer, new: SparseBertLayer, head_units: np.ndarray, neurons_F: np.ndarray) -> None:
+    if old.attention is not None and new.attention is not None:
+        kept = torch.from_numpy(np.flatnonzero(head_units))
+        for name in ("query", "key", "value"):
+            _cut_rows(getattr(old.attention.self, name), getattr(new.attention.self, name), kept)
+        _cut_columns(old.attention.output.dense, new.attention.output.dense, kept)
+        _copy(old.attention.output.LayerNorm, new.attention.output.LayerNorm)
+    if old.intermediate is not None and new.intermediate is not None and old.output and new.output:
+        kept = torch.from_numpy(np.flatnonzero(neurons_F))
+        _cut_rows(old.intermediate.dense, new.intermediate.dense, kept)
+        _cut_columns(old.output.dense, new.output.dense, kept)
+        _copy(old.output.LayerNorm, new.output.LayerNorm)
+
+
+def _copy(old: nn.Module, new: nn.Module) -> None:
+    new.load_state_dict(old.state_dict())
+
+
+def _cut_rows(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
+    new.weight.copy_(old.weight[kept])
+    new.bias.copy_(old.bias[kept])
+
+
+def _cut_columns(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
+    new.weight.copy_(old.weight[:, kept])
+    new.bias.copy_(old.bias)

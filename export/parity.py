@@ -1,0 +1,67 @@
+"""Does the graph compute what PyTorch computes? A comparison of logits.
+
+Pure: knows nothing about models or files. N texts, C classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsebert.errors import ConfigError, ParityError
+from sparsebert.manifest import Parity
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityLimits:
+    """What still counts as equal.
+
+    For 32-bit floats the largest logit difference decides; for integers, which move every logit, the share of
+    texts whose label stays decides.
+    """
+
+    max_logit_difference: float | None
+    min_label_agreement: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_label_agreement <= 1.0:
+            raise ConfigError(f"the smallest label agreement is {self.min_label_agreement}; it must be between 0 and 1")
+
+
+LIMITS = {
+    "fp32": ParityLimits(max_logit_difference=1e-4, min_label_agreement=1.0),
+    "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.97),
+}
+
+
+def compare_logits(reference_NC: Float32, found_NC: Float32) -> Parity:
+    """The largest difference of any logit and the share of texts with the same label."""
+    return Parity(
+        max_logit_difference=float(np.abs(reference_NC - found_NC).max()),
+        label_agreement=float((reference_NC.argmax(axis=1) == found_NC.argmax(axis=1)).mean()),
+        num_examples=len(reference_NC),
+    )
+
+
+def check_parity(reference_NC: Float32, found_NC: Float32, texts: list[str], limits: ParityLimits) -> Parity:
+    """Like `compare_logits`. Raises ParityError, naming the worst text, when a limit is broken."""
+    if not np.isfinite(found_NC).all():
+        row = int(np.argmin(np.isfinite(found_NC).all(axis=1)))
+        raise ParityError(f"the graph's logits are not finite for the text {texts[row]!r}; nothing was bundled")
+    parity = compare_logits(reference_NC, found_NC)
+    row = int(np.abs(reference_NC - found_NC).max(axis=1).argmax())
+    worst = f"worst on {texts[row]!r}: PyTorch {reference_NC[row].tolist()}, ONNX {found_NC[row].tolist()}"
+    largest = limits.max_logit_difference
+    if largest is not None and parity.max_logit_difference > largest:
+        raise ParityError(
+            f"a logit differs by {parity.max_logit_difference:.2e} from PyTorch's, more than {largest:.0e}; "
+            f"nothing was bundled; {worst}"
+        )
+    if parity.label_agreement < limits.min_label_agreement:
+        raise ParityError(
+            f"only {parity.label_agreement:.1%} of labels agree with PyTorch's, fewer than "
+            f"{limits.min_label_agreement:.1%}; nothing was bundled; {worst}"
+        )
+    return parity

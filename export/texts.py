@@ -1,0 +1,29 @@
+"""How an example becomes token ids, with the very tokenizer file that the bundle ships.
+
+Knows nothing about models; the service reads the same file with the same library.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from sparsebert.checkpoint import Example
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """Token ids of one text or pair and the segment of each token."""
+
+    token_ids: list[int]
+    segments: list[int]
+
+
+def encode_examples(tokenizer_file: Path, examples: Sequence[Example], max_length: int) -> list[EncodedText]:
+    """Token ids, at most `max_length` each; the longer text of a pair is cut first."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
+    return [EncodedText(encoding.ids, encoding.type_ids) for encoding in tokenizer.encode_batch(inputs)]

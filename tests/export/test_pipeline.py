@@ -1,0 +1,123 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from export.bundle import bundle_name, spread
+from export.pipeline import ExportConfig, export_bundle
+from export.runtime import OnnxRunner
+from export.texts import encode_examples
+from sparsebert.checkpoint import Example, read_examples, read_run
+from sparsebert.cli import run
+from sparsebert.digests import verify_files
+from sparsebert.errors import CheckpointError, ConfigError, ParityError
+from sparsebert.manifest import read_golden, read_manifest
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
+    target = tmp_path / "reviews" / "sparse"
+    manifest = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, precision=precision))
+    assert read_manifest(target) == manifest
+    verify_files(target, manifest)
+    record = read_run(run_dir / "sparse")
+    assert (manifest.name, manifest.variant, manifest.labels) == ("reviews", "sparse", ("no", "yes"))
+    assert manifest.size.encoder_sparsity == record.encoder_sparsity
+    assert manifest.batch_invariant == (precision == "fp32")
+    assert manifest.quality.num_examples == 32
+    assert manifest.quality.value == pytest.approx(record.accuracy, abs=0.07)
+    assert sorted(path.name for path in target.iterdir()) == [
+        "golden.json", "manifest.json", "model.onnx", "tokenizer.json",
+    ]  # fmt: skip
+
+
+def test_golden_examples_replay(run_dir, tmp_path):
+    target = tmp_path / "reviews" / "dense"
+    export_bundle(ExportConfig(checkpoint=run_dir / "dense", target=target))
+    golden = read_golden(target)
+    assert len(golden.inputs) == 8
+    examples = [Example(text=one.text, text_pair=one.text_pair, label=0) for one in golden.inputs]
+    found = OnnxRunner(target / "model.onnx").all_logits(encode_examples(target / "tokenizer.json", examples, 16))
+    assert found == pytest.approx(np.array(golden.logits), abs=1e-6)
+
+
+def test_the_compact_model_reloads_with_transformers(run_dir, tmp_path):
+    target = tmp_path / "reviews" / "sparse"
+    manifest = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, with_hf=True))
+    model = AutoModelForSequenceClassification.from_pretrained(target / "hf")
+    assert model.geometry() == manifest.geometry
+    assert model.num_parameters() == manifest.size.parameters
+    assert "hf/model.safetensors" in manifest.files
+
+
+def test_a_failed_parity_leaves_nothing(run_dir, tmp_path, monkeypatch):
+    logits = OnnxRunner.logits
+    monkeypatch.setattr(OnnxRunner, "logits", lambda self, encoded: logits(self, encoded) + np.float32(0.01))
+    target = tmp_path / "reviews" / "sparse"
+    with pytest.raises(ParityError, match="nothing was bundled; worst on"):
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target))
+    assert list(target.parent.iterdir()) == []
+
+
+def test_masks_that_do_not_fit_are_told(run_dir, tmp_path):
+    from sparsebert.masks import MaskSet, save_masks
+
+    checkpoint = shutil.copytree(run_dir / "sparse", tmp_path / "sparse")
+    save_masks(MaskSet.dense(3, 5, 24), checkpoint / "masks.safetensors")
+    with pytest.raises(CheckpointError, match="has masks for"):
+        export_bundle(ExportConfig(checkpoint=checkpoint, target=tmp_path / "m" / "v"))
+
+
+def test_names_come_from_the_folder(tmp_path):
+    assert bundle_name(tmp_path / "demo" / "sparse-int8") == ("demo", "sparse-int8")
+    with pytest.raises(ConfigError, match="ends in 'Sparse'"):
+        bundle_name(tmp_path / "demo" / "Sparse")
+
+
+def test_spread_goes_from_short_to_long():
+    examples = [Example(text="x" * size, label=0) for size in (5, 1, 9, 3, 7)]
+    assert spread(examples, 3) == [1, 0, 2]
+    assert spread(examples, 99) == [1, 3, 0, 4, 2]
+    assert spread(examples[:1], 3) == [0]
+
+
+def test_the_command_and_its_errors(run_dir, tmp_path, capsys):
+    assert run(["export", str(run_dir / "sparse"), "--output", str(tmp_path / "m" / "v")]) == 0
+    assert run(["export", str(tmp_path), "--output", str(tmp_path / "m" / "w")]) == 1
+    assert "is not a masked checkpoint" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "m" / "w").exists()
+    assert run(["export", "--precision", "fp8", str(run_dir / "sparse"), "--output", "x/y"]) == 2
+
+
+def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
+    target = tmp_path / "reviews" / "sparse"
+    export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target))
+    assert run(["inspect", str(target)]) == 0
+    shown = capsys.readouterr().out
+    assert "reviews/sparse" in shown
+    assert "digests verified" in shown
+    assert run(["inspect", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
+    assert run(["inspect", str(run_dir / "sparse")]) == 0
+    assert "sparse stage of" in capsys.readouterr().out
+    (target / "tokenizer.json").write_text("{}")
+    assert run(["inspect", str(target)]) == 1
+    assert "tokenizer.json was altered" in capsys.readouterr().err
+
+
+def test_pairs_go_through(bert_dir, tmp_path):
+    rows = ["a,b,label"] + [f"good film {i},bad plot {i % 3},{i % 2}" for i in range(24)]
+    for name in ("train.csv", "validation.csv"):
+        (tmp_path / name).write_text("\n".join(rows))
+    words = ["--model", str(bert_dir), "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]
+    words += ["--max-length", "16", "--epochs", "1", "--sparsity", "0"]
+    result = subprocess.run([sys.executable, "-m", "training", *words], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    manifest = export_bundle(ExportConfig(checkpoint=tmp_path / "run" / "dense", target=tmp_path / "m" / "pairs"))
+    assert manifest.task.pair
+    assert read_golden(tmp_path / "m" / "pairs").inputs[0].text_pair is not None
+    assert read_examples(tmp_path / "run" / "dense")[0].text_pair == "bad plot 0"
