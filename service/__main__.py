@@ -1,0 +1,5 @@
+"""`python -m service` is `sparsebert serve`."""
+
+from sparsebert.cli import run_stage
+
+run_stage("serve")

@@ -1,0 +1,138 @@
+"""How are the parts put together into one ASGI app, and which status does each error get?
+
+The only place where an error meets a status code.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from service.draining import Drain
+from service.errors import (
+    BodyTooLargeError,
+    ClientGoneError,
+    DrainingError,
+    EngineError,
+    MalformedError,
+    NotReadyError,
+    QueueFullError,
+    RequestTimeoutError,
+    ServiceError,
+    TooLongError,
+    TooManyError,
+    UnknownVariantError,
+)
+from service.metrics import Metrics, Rejection
+from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
+from service.openapi import describe
+from service.routes import compare, health, metrics, models, page, predict, reach
+from service.schemas import ErrorAnswer
+from service.serving import Serving
+from service.settings import Settings
+from service.variants import Catalog, load_catalog, open_engine_with
+from sparsebert import __version__
+
+log = logging.getLogger(__name__)
+
+ERROR_STATUS: dict[type[ServiceError], int] = {
+    MalformedError: 400,
+    UnknownVariantError: 404,
+    BodyTooLargeError: 413,
+    TooLongError: 422,
+    TooManyError: 422,
+    QueueFullError: 429,
+    ClientGoneError: 499,
+    EngineError: 500,
+    NotReadyError: 503,
+    DrainingError: 503,
+    RequestTimeoutError: 504,
+}
+REJECTIONS: dict[type[ServiceError], Rejection] = {
+    QueueFullError: Rejection.QUEUE_FULL,
+    RequestTimeoutError: Rejection.DEADLINE,
+    BodyTooLargeError: Rejection.BODY_TOO_LARGE,
+    DrainingError: Rejection.DRAINING,
+    NotReadyError: Rejection.NOT_READY,
+}
+RETRY_AFTER_S = 1
+ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router)
+PATHS = (
+    ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
+    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
+)  # fmt: skip
+
+
+def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None) -> FastAPI:
+    """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already."""
+    measured = Metrics(label_sets(), statuses())
+    draining = drain or Drain(settings.drain_timeout_s)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loaded = catalog or load_catalog(settings, open_engine_with(settings), time.monotonic)
+        serving = Serving(settings, loaded, measured, draining, time.monotonic)
+        serving.start()
+        app.state.serving = serving
+        yield
+        await serving.close()
+
+    app = FastAPI(
+        title="SparseBERT",
+        version=__version__,
+        description="Text classification with dense and sparse variants of a model, side by side.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, clock_s=time.monotonic)
+    app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _on_service_error(request: Request, error: ServiceError) -> Response:
+    status = ERROR_STATUS[type(error)]
+    # A probe of health that is told "not ready" is no refused request.
+    if type(error) in REJECTIONS and request.method == "POST":
+        reach.serving(request).metrics.on_rejection(REJECTIONS[type(error)])
+    if status == 500:
+        log.error("request %s failed", request.state.request_id, exc_info=error)
+        return _unexpected(request.state.request_id)
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    return _refusal(status, str(error), request.state.request_id, headers)
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
+    """What Starlette itself refuses: an unknown path or a method that a path does not have."""
+    path = request.url.path
+    sentence = {
+        404: f"there is no path {path!r}; GET /docs lists them all",
+        405: f"{path} does not answer {request.method}; it answers {(error.headers or {}).get('Allow', 'others')}",
+    }.get(error.status_code, str(error.detail))
+    return _refusal(error.status_code, sentence, request.state.request_id, error.headers)
+
+
+def _unexpected(request_id: str) -> Response:
+    """Tells nothing of the exception: that is in the log, under the same id."""
+    return _refusal(500, "the service failed on this request; its log tells more under the request id", request_id)
+
+
+def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    return reach.json(ErrorAnswer(error=sentence, request_id=request_id), status=status, headers=headers)
+
+
+def label_sets() -> list[tuple[str, str]]:
+    """Method and route of every HTTP metric."""
+    return [*PATHS, *((method, UNMATCHED) for method in (*METHODS, OTHER_METHOD))]
+
+
+def statuses() -> list[int]:
+    """Every status that the service answers with."""
+    return sorted({200, 405, *ERROR_STATUS.values()})

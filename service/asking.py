@@ -1,0 +1,59 @@
+"""How is the body of a request read, and what happens when its caller leaves?
+
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `middleware`, `openapi`,
+`app` and `routes/`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import BodyTooLargeError, ClientGoneError, RequestTimeoutError
+
+Answer = TypeVar("Answer")
+
+
+async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
+    """The whole body, counted while it comes in.
+
+    Raises BodyTooLargeError, RequestTimeoutError when it comes too slowly, ClientGoneError.
+    """
+    chunks, num_bytes = [], 0
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            async for chunk in request.stream():
+                num_bytes += len(chunk)
+                if num_bytes > max_bytes:
+                    raise BodyTooLargeError(
+                        f"the body has more than {max_bytes} bytes; send fewer texts at a time, "
+                        "or raise --max-body-bytes"
+                    )
+                chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise ClientGoneError("the client left before its request was complete") from error
+    except TimeoutError as error:
+        raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
+    return b"".join(chunks)
+
+
+async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run `work`; cancel it when the caller disconnects. Call only after the body was read.
+
+    Raises ClientGoneError then.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGoneError("the client left before its answer was ready")
+    finally:
+        for task in (working, leaving):
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task

@@ -1,0 +1,130 @@
+"""`sparsebert serve`: how is the service started and stopped from a command line?
+
+Knows nothing about routes or models.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.draining import Drain
+from service.engine import RUNTIME_VERSION
+from service.settings import Settings, read_settings
+from service.variants import Catalog, load_catalog, open_engine_with
+from sparsebert.errors import BundleError, ConfigError
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
+    settings = read_settings(arguments, os.environ)
+    logging.getLogger().setLevel(settings.log_level.upper())
+    if settings.dry_run:
+        _dry_run(settings)
+        return
+    # First, so that a taken port is told at once; clients that come while the bundles load wait in the backlog.
+    listener = bind(settings.host, settings.port)
+    try:
+        catalog = _load(settings)
+        _announce(settings, catalog, listener.getsockname()[1])
+        drain = Drain(settings.drain_timeout_s)
+        config = uvicorn.Config(
+            create_app(settings, catalog, drain),
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            lifespan="on",
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        DrainingServer(config, drain).run(sockets=[listener])
+    finally:
+        listener.close()
+    log.info("stopped")
+
+
+class DrainingServer(uvicorn.Server):
+    """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        del frame
+        if self._drain.draining:
+            self.should_exit = True
+        else:
+            log.info("stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight)
+        self._drain.begin(time.monotonic())
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drain.is_over(time.monotonic()):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError when the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"--host is {host!r}, which is no address of this machine ({error.strerror})") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _load(settings: Settings) -> Catalog:
+    return load_catalog(settings, open_engine_with(settings), time.monotonic)
+
+
+def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
+    for row in table(catalog):
+        log.info(row)
+    address = f"http://{settings.host}:{port}"
+    log.info("serving on %s/ (API %s/docs, metrics %s/metrics)", address, address, address)
+
+
+def _dry_run(settings: Settings) -> None:
+    catalog = _load(settings)
+    sys.stdout.write("\n".join(table(catalog)) + f"\nONNX Runtime {RUNTIME_VERSION}\n")
+    if catalog.failed:
+        raise BundleError(
+            f"{len(catalog.failed)} of {len(catalog.names)} variants failed, the first because: "
+            f"{catalog.failed[0].error}"
+        )
+
+
+def table(catalog: Catalog) -> list[str]:
+    """One line for each variant."""
+    width = max(len(str(name)) for name in catalog.names)
+    rows = {bundle.name: f"failed  {bundle.error}" for bundle in catalog.failed}
+    for bundle in catalog.loaded:
+        size = bundle.manifest.size
+        rows[bundle.name] = (
+            f"ready   {bundle.manifest.precision}  {size.parameters / 1e6:6.1f} M parameters  "
+            f"{size.encoder_sparsity:4.0%} sparse  file {bundle.file_bytes / 1e6:6.1f} MB  "
+            f"memory {bundle.memory_bytes / 1e6:6.1f} MB  loaded in {bundle.load_s:.2f} s"
+        )
+    return [f"{'*' if name == catalog.default else ' '} {name!s:<{width}}  {rows[name]}" for name in catalog.names]

@@ -1,0 +1,42 @@
+"""Is the service stopping, and is it done with what it had begun?
+
+Knows nothing about signals, HTTP or batchers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import DrainingError
+
+
+class Drain:
+    """Counts requests in flight; once begun it admits no more and is over when none is left or time is up."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._began_s: float | None = None
+        self.num_inflight = 0
+
+    @property
+    def draining(self) -> bool:
+        return self._began_s is not None
+
+    def begin(self, now_s: float) -> None:
+        """Admit no more; the first call counts."""
+        if self._began_s is None:
+            self._began_s = now_s
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether the service may stop now."""
+        return self._began_s is not None and (self.num_inflight == 0 or now_s - self._began_s >= self._timeout_s)
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """While the block runs a request is in flight. Raises DrainingError once the drain has begun."""
+        if self.draining:
+            raise DrainingError("the service is stopping; send the request to another replica or try again later")
+        self.num_inflight += 1
+        try:
+            yield
+        finally:
+            self.num_inflight -= 1

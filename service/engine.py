@@ -1,0 +1,94 @@
+"""What computes the logits of a batch? The only file that imports ONNX Runtime.
+
+Knows nothing about texts, queues or bundles.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+
+from service.encoding import EncodedBatch, FloatArray
+from sparsebert.errors import BundleError, ConfigError
+
+PROVIDER = "CPUExecutionProvider"
+RUNTIME_VERSION: str = ort.__version__
+
+
+class Engine(Protocol):
+    """Computes logits; `run` blocks, is called from one thread at a time and gives one row for each text."""
+
+    @property
+    def provider(self) -> str:
+        """What executes the graph."""
+
+    def run(self, batch: EncodedBatch) -> FloatArray:
+        """Logits of shape [B, labels], row for row."""
+
+
+class OnnxEngine:
+    """An ONNX Runtime session on the CPU."""
+
+    def __init__(self, graph: Path, *, threads: int) -> None:
+        if PROVIDER not in ort.get_available_providers():
+            raise ConfigError(f"this ONNX Runtime has no {PROVIDER}; pip install --force-reinstall onnxruntime")
+        try:
+            # From the path and not from bytes: the file is then never a second time in memory.
+            self._session = ort.InferenceSession(str(graph), _options(threads), providers=[PROVIDER])
+        except Exception as error:
+            sentence = str(error).splitlines()[0]
+            raise BundleError(f"{graph} cannot be opened by ONNX Runtime ({sentence}); export again") from error
+        self._session.disable_fallback()
+        self._input_names = frozenset(node.name for node in self._session.get_inputs())
+
+    @property
+    def provider(self) -> str:
+        return str(self._session.get_providers()[0])
+
+    def run(self, batch: EncodedBatch) -> FloatArray:
+        inputs = {
+            "input_ids": batch.input_ids_BS,
+            "attention_mask": batch.attention_mask_BS,
+            "token_type_ids": batch.token_type_ids_BS,
+        }
+        feed = {name: array for name, array in inputs.items() if name in self._input_names}
+        logits_BC: FloatArray = self._session.run(["logits"], feed)[0]
+        return logits_BC
+
+
+class EchoEngine:
+    """A double without a model: logits tell the ids, so that a swapped answer is noticed.
+
+    Row: (sum of ids × position, number of tokens). `before_run` is called with each batch and may raise or block.
+    """
+
+    provider = "EchoProvider"
+
+    def __init__(self, before_run: Callable[[EncodedBatch], None] | None = None) -> None:
+        self._before_run = before_run
+        self.batches: list[EncodedBatch] = []
+
+    def run(self, batch: EncodedBatch) -> FloatArray:
+        self.batches.append(batch)
+        if self._before_run is not None:
+            self._before_run(batch)
+        position_S = np.arange(1, batch.input_ids_BS.shape[1] + 1)
+        weighted = (batch.input_ids_BS * batch.attention_mask_BS * position_S).sum(axis=1)
+        return np.stack([weighted, batch.attention_mask_BS.sum(axis=1)], axis=1).astype(np.float32)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Patterns are kept per input shape; with free shapes they only grow.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    # A spinning pool burns whole cores while nothing is asked.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights stay out of the arena, which grows by powers of two.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options

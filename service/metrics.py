@@ -1,0 +1,230 @@
+"""What does the service count and time? The only file that imports prometheus_client.
+
+Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from service.encoding import EncodedBatch, Encoding
+from service.routing import VariantName
+
+PREFIX = "sparsebert_"
+SECONDS = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25, 0.5, 1, 2.5, 5,
+)  # fmt: skip
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class Outcome(StrEnum):
+    """How a request to a variant ends."""
+
+    OK = "ok"
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class Stage(StrEnum):
+    """Where the time of a request goes."""
+
+    TOKENIZE = "tokenize"
+    QUEUE = "queue"
+    INFER = "infer"
+    POSTPROCESS = "postprocess"
+
+
+class Rejection(StrEnum):
+    """Why a request was refused although nothing may be wrong with its texts."""
+
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+    BODY_TOO_LARGE = "body_too_large"
+    DRAINING = "draining"
+    NOT_READY = "not_ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantFacts:
+    """What is known of a loaded variant and does not change."""
+
+    name: VariantName
+    version: str
+    precision: str
+    provider: str
+    load_s: float
+    memory_bytes: int
+    file_bytes: int
+
+
+class Metrics:
+    """All metrics of one service, in their own registry."""
+
+    def __init__(self, routes: Iterable[tuple[str, str]], statuses: Sequence[int]) -> None:
+        # A second series for each counter, which nobody asked for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        of_variant = ("model", "variant")
+        self._http_requests = self._counter("http_requests", "HTTP requests answered.", ("method", "route", "status"))
+        self._http_seconds = self._histogram(
+            "http_request_duration_seconds", "Time to answer an HTTP request.", ("method", "route"), SECONDS
+        )
+        self.requests = self._counter(
+            "inference_requests", "Requests to a variant, by how they ended.", (*of_variant, "version", "outcome")
+        )
+        self.inputs = self._counter("inference_inputs", "Texts computed by the engine.", of_variant)
+        self.executions = self._counter("inference_executions", "Batches computed by the engine.", of_variant)
+        self.stage_seconds = self._histogram(
+            "stage_duration_seconds", "Time of one stage of a request.", (*of_variant, "stage"), SECONDS
+        )
+        self.batch_size = self._histogram("batch_size", "Texts in a batch.", of_variant, SIZES)
+        self.batch_tokens = self._histogram("batch_tokens", "Tokens in a batch, with padding.", of_variant, TOKENS)
+        self.tokens = self._counter("tokens", "Tokens given to the engine.", (*of_variant, "kind"))
+        self.input_tokens = self._histogram("input_tokens", "Tokens of a text, before truncation.", (), TOKENS)
+        self.truncated = self._counter("truncated_inputs", "Texts that were cut to fit the model.", of_variant)
+        self.queue_depth = self._gauge("queue_depth", "Texts that wait now.", of_variant)
+        self.queue_tokens = self._gauge("queue_tokens", "Tokens that wait now.", of_variant)
+        self.inflight = self._gauge("inflight_requests", "Requests to a variant that are not answered yet.", of_variant)
+        self._rejections = self._counter("rejections", "Requests refused, by reason.", ("reason",))
+        self.heartbeat = self._gauge(
+            "batcher_heartbeat_timestamp_seconds", "When the batcher last could take work, Unix time.", of_variant
+        )
+        self._ready = self._gauge("model_ready", "1 when the variant can answer, else 0.", of_variant)
+        self._info = self._gauge(
+            "model_info", "1; the labels say what is loaded.", (*of_variant, "version", "precision", "provider")
+        )
+        self._load_seconds = self._gauge(
+            "model_load_duration_seconds", "Time to open and test the variant.", of_variant
+        )
+        self._memory = self._gauge(
+            "model_memory_bytes",
+            "Size of the variant: growth of the process at load, and its graph file.",
+            (*of_variant, "kind"),
+        )
+        self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
+        for reason in Rejection:
+            self._rejections.labels(reason.value)
+        for method, route in routes:
+            self._http_seconds.labels(method, route)
+            for status in statuses:
+                self._http_requests.labels(method, route, str(status))
+
+    def names(self) -> list[str]:
+        """Every metric as Prometheus shows it."""
+        suffix = {"counter": "_total"}
+        return sorted(family.name + suffix.get(family.type, "") for family in self.registry.collect())
+
+    def on_http(self, method: str, route: str, status: int, duration_s: float) -> None:
+        """An HTTP request was answered; `method` and `route` are of a closed set."""
+        self._http_requests.labels(method, route, str(status)).inc()
+        self._http_seconds.labels(method, route).observe(duration_s)
+
+    def on_rejection(self, reason: Rejection) -> None:
+        """A request was refused."""
+        self._rejections.labels(reason.value).inc()
+
+    def add_failed(self, name: VariantName) -> None:
+        """A variant that did not load."""
+        self._ready.labels(name.model, name.variant).set(0)
+
+    def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
+        """A variant that loaded; the answer counts what happens to it."""
+        labels = (facts.name.model, facts.name.variant)
+        self._info.labels(*labels, facts.version, facts.precision, facts.provider).set(1)
+        self._load_seconds.labels(*labels).set(facts.load_s)
+        self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
+        self._memory.labels(*labels, "file").set(facts.file_bytes)
+        self._ready.labels(*labels).set(1)
+        return VariantMetrics(self, facts.name, facts.version)
+
+    def set_ready(self, name: VariantName, *, ready: bool) -> None:
+        """Whether a variant can answer now."""
+        self._ready.labels(name.model, name.variant).set(int(ready))
+
+    def render(self, resident_bytes: int) -> bytes:
+        """The text that Prometheus reads."""
+        self._resident.set(resident_bytes)
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, labels: Sequence[str]) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str]) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class VariantMetrics:
+    """Counts what happens to one variant; observes its batcher."""
+
+    def __init__(self, metrics: Metrics, name: VariantName, version: str) -> None:
+        labels = (name.model, name.variant)
+        self._outcomes = {one: metrics.requests.labels(*labels, version, one.value) for one in Outcome}
+        self._stages = {one: metrics.stage_seconds.labels(*labels, one.value) for one in Stage}
+        self._inputs = metrics.inputs.labels(*labels)
+        self._executions = metrics.executions.labels(*labels)
+        self._batch_size = metrics.batch_size.labels(*labels)
+        self._batch_tokens = metrics.batch_tokens.labels(*labels)
+        self._real_tokens = metrics.tokens.labels(*labels, "real")
+        self._padding_tokens = metrics.tokens.labels(*labels, "padding")
+        self._input_tokens = metrics.input_tokens
+        self._truncated = metrics.truncated.labels(*labels)
+        self._queue_depth = metrics.queue_depth.labels(*labels)
+        self._queue_tokens = metrics.queue_tokens.labels(*labels)
+        self._inflight = metrics.inflight.labels(*labels)
+        self._heartbeat = metrics.heartbeat.labels(*labels)
+
+    @contextmanager
+    def inflight(self) -> Iterator[None]:
+        """While the block runs a request is in flight."""
+        self._inflight.inc()
+        try:
+            yield
+        finally:
+            self._inflight.dec()
+
+    def on_end(self, outcome: Outcome) -> None:
+        """A request ended."""
+        self._outcomes[outcome].inc()
+
+    def on_stage(self, stage: Stage, duration_s: float) -> None:
+        """A stage of a request is over."""
+        self._stages[stage].observe(duration_s)
+
+    def on_encoded(self, encodings: Sequence[Encoding]) -> None:
+        """Texts were tokenised."""
+        for encoding in encodings:
+            self._input_tokens.observe(encoding.num_tokens_full)
+
+    def on_truncated(self, num_items: int) -> None:
+        """Texts were cut and are computed so."""
+        self._truncated.inc(num_items)
+
+    def on_queue(self, num_items: int, num_tokens: int) -> None:
+        """So much waits now."""
+        self._queue_depth.set(num_items)
+        self._queue_tokens.set(num_tokens)
+
+    def on_batch(self, batch: EncodedBatch, infer_s: float) -> None:
+        """A batch came back from the engine; its time is counted for each request that was in it."""
+        del infer_s
+        real, padded = int(batch.attention_mask_BS.sum()), batch.attention_mask_BS.size
+        self._executions.inc()
+        self._inputs.inc(batch.num_items)
+        self._batch_size.observe(batch.num_items)
+        self._batch_tokens.observe(padded)
+        self._real_tokens.inc(real)
+        self._padding_tokens.inc(padded - real)
+
+    def on_beat(self, unix_s: float) -> None:
+        """When the batcher last could take work."""
+        self._heartbeat.set(unix_s)

@@ -1,0 +1,84 @@
+"""What happens around every request: it gets an id, it is counted and timed, and no exception leaves it.
+
+Knows nothing about models.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable, Collection
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "x-request-id"
+UNMATCHED = "unmatched"
+METHODS = ("GET", "POST")
+OTHER_METHOD = "OTHER"
+_GOOD_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+Fail = Callable[[str], ASGIApp]
+
+
+class RequestEnvelope:
+    """ASGI middleware; `fail` makes the answer to an exception that nobody expected."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        paths: Collection[tuple[str, str]],
+        fail: Fail,
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._paths = frozenset(paths)
+        self._fail = fail
+        self._clock_s = clock_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s, status = self._clock_s(), 0
+        request_id = choose_request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if status == 0:
+                await self._fail(request_id)(scope, receive, send_with_id)
+        finally:
+            method, route = closed_labels(scope, self._paths)
+            # Without a response the server was told to stop in the middle of the request.
+            self._metrics.on_http(method, route, status or 503, self._clock_s() - began_s)
+
+
+def choose_request_id(scope: Scope) -> str:
+    """The caller's `x-request-id` when it is a plain word, else a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER.encode() and _GOOD_ID.fullmatch(value):
+            return str(value.decode())
+    return uuid.uuid4().hex
+
+
+def closed_labels(scope: Scope, paths: Collection[tuple[str, str]]) -> tuple[str, str]:
+    """Method and route template of a request when they are of `paths`; never a raw path or an odd method."""
+    method, route = scope["method"], getattr(scope.get("route"), "path", UNMATCHED)
+    if (method, route) in paths:
+        return method, route
+    return (method if method in METHODS else OTHER_METHOD), UNMATCHED

@@ -1,0 +1,60 @@
+"""How does the service describe itself to tools that read OpenAPI?
+
+Knows nothing about how an answer is found.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
+
+REFERENCE = "#/components/schemas/{model}"
+
+TEXTS_EXAMPLE: dict[str, Any] = {"inputs": ["a gripping film", "dull and far too long"]}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "PredictRequest": {
+        "one text": {"value": {"inputs": "a gripping film"}},
+        "several texts, one label each": {"value": {**TEXTS_EXAMPLE, "top_k": 1}},
+        "a pair": {"value": {"inputs": {"text": "How old are you?", "text_pair": "What is your age?"}}},
+        "a long text, cut": {"value": {"inputs": "a gripping film", "truncate": True}},
+    },
+    "CompareRequest": {
+        "all variants": {"value": TEXTS_EXAMPLE},
+        "two variants, five times": {"value": {**TEXTS_EXAMPLE, "variants": ["dense", "sparse"], "repeats": 5}},
+    },
+}
+STATUS_TEXTS = {
+    400: "The request is malformed.",
+    404: "There is no such model or variant.",
+    413: "The body is too large.",
+    422: "A text is too long, or there are too many.",
+    429: "The queue is full; see Retry-After.",
+    500: "The model failed.",
+    503: "The variant is not ready, or the service is stopping; see Retry-After.",
+    504: "The answer was not ready in time.",
+}
+
+
+def request_body(schema: str) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its own body."""
+    content = {"schema": {"$ref": REFERENCE.format(model=schema)}, "examples": EXAMPLES[schema]}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may refuse with `statuses`."""
+    return {status: {"model": ErrorAnswer, "description": STATUS_TEXTS[status]} for status in statuses}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the app, with the bodies that the routes read themselves."""
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+    )
+    requests = [(PredictRequest, "validation"), (CompareRequest, "validation")]
+    _, schemas = models_json_schema(requests, ref_template=REFERENCE)  # type: ignore[arg-type]
+    document["components"]["schemas"].update(schemas["$defs"])
+    return document

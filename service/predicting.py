@@ -1,0 +1,101 @@
+"""How do texts become probabilities: check, tokenise, wait, compute, and the time of each step?
+
+Knows nothing about HTTP or JSON. N texts, C labels.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.encoding import Encoding
+from service.errors import RequestTimeoutError, TooLongError
+from service.inputs import check_pairs
+from service.metrics import Stage
+from service.probabilities import softmax
+from service.serving import ServingVariant
+from service.tokenizer import TextInput
+
+# Below this a hop to another thread costs more than the tokenising.
+MAX_CHARACTERS_INLINE = 8000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """Probabilities [N, C] of the inputs in order, and where the time went."""
+
+    encodings: list[Encoding]
+    probabilities_NC: NDArray[np.float64]
+    tokenize_s: float
+    queue_s: float
+    infer_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictor:
+    """Runs requests on variants; `deadline_s` is in the event loop's time."""
+
+    clock_s: Callable[[], float]
+    tokenizing: Executor
+
+    async def predict(
+        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
+    ) -> Predicted:
+        """One request to one variant, counted once.
+
+        Raises MalformedError, TooLongError, RequestTimeoutError and what `Batcher.submit` raises.
+        """
+        with variant.counted():
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    return await self._predict(variant, inputs, truncate=truncate)
+            except TimeoutError as error:
+                raise RequestTimeoutError(
+                    f"{variant.name} did not answer in time; send fewer texts at a time, or raise --request-timeout-s"
+                ) from error
+
+    async def _predict(self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool) -> Predicted:
+        began_s = self.clock_s()
+        manifest = variant.bundle.manifest
+        check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
+        encodings = await self._encode(variant, inputs)
+        variant.metrics.on_encoded(encodings)
+        check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
+        variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
+        encoded_s = self.clock_s()
+        answer = await variant.batcher.submit(encodings)
+        answered_s = self.clock_s()
+        probabilities_NC = softmax(answer.logits_NC)
+        ended_s = self.clock_s()
+        variant.metrics.on_stage(Stage.TOKENIZE, encoded_s - began_s)
+        variant.metrics.on_stage(Stage.QUEUE, answer.queue_s)
+        variant.metrics.on_stage(Stage.INFER, answer.infer_s)
+        variant.metrics.on_stage(Stage.POSTPROCESS, ended_s - answered_s)
+        return Predicted(
+            encodings=encodings,
+            probabilities_NC=probabilities_NC,
+            tokenize_s=encoded_s - began_s,
+            queue_s=answer.queue_s,
+            infer_s=answer.infer_s,
+            total_s=ended_s - began_s,
+        )
+
+    async def _encode(self, variant: ServingVariant, inputs: list[TextInput]) -> list[Encoding]:
+        tokenizer, max_tokens = variant.bundle.tokenizer, variant.bundle.manifest.max_sequence_length
+        if sum(one.num_characters for one in inputs) <= MAX_CHARACTERS_INLINE:
+            return tokenizer.encode(inputs, max_tokens)
+        return await asyncio.get_running_loop().run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+
+
+def check_lengths(encodings: Sequence[Encoding], max_tokens: int, *, truncate: bool) -> None:
+    """Raise TooLongError when a text does not fit and must not be cut."""
+    for index, encoding in enumerate(encodings):
+        if encoding.truncated and not truncate:
+            raise TooLongError(
+                f"inputs[{index}] has {encoding.num_tokens_full} tokens, the limit is {max_tokens}; "
+                'shorten it, or send "truncate": true to have it cut'
+            )

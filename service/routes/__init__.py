@@ -1,0 +1,1 @@
+"""The routes, a file each; they translate between HTTP and the rest of the service."""

@@ -1,0 +1,110 @@
+"""`POST /v1/compare`: what do several variants say of the same texts, and how fast?"""
+
+from statistics import median
+
+from fastapi import APIRouter, Request, Response
+
+from service.asking import read_body, unless_caller_leaves
+from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
+from service.errors import MalformedError
+from service.inputs import read_inputs
+from service.openapi import error_responses, request_body
+from service.predicting import Predicted, Predictor
+from service.routes import reach
+from service.routes.predict import milliseconds, predictions
+from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Timings, parse
+from service.serving import Serving, ServingVariant
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/compare",
+    summary="Label texts with several variants of a model",
+    response_model=CompareAnswer,
+    responses=error_responses(400, 404, 413, 422, 429, 500, 503, 504),
+    openapi_extra=request_body("CompareRequest"),
+)
+async def compare_variants(request: Request) -> Response:
+    """The variants run one after the other, in alternating order over the repeats."""
+    serving = reach.serving(request)
+    with serving.drain.admitted():
+        deadline_s = reach.deadline_s(serving)
+        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
+        asked = parse(CompareRequest, body)
+        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+    return reach.json(answer)
+
+
+async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items)
+    variants = choose_variants(serving, asked)
+    baseline = asked.baseline or choose_baseline(list(variants))
+    if baseline not in variants:
+        raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")
+    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
+    runs: dict[str, list[Predicted]] = {name: [] for name in variants}
+    for order in alternating(list(variants), asked.repeats):
+        for name in order:
+            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline_s=deadline_s)
+            runs[name].append(run)
+    comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)
+    return _told(asked, variants, runs, comparison)
+
+
+def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, ServingVariant]:
+    """The variants to compare, by name. Raises MalformedError when there are fewer than two."""
+    if asked.variants is None:
+        chosen = serving.ready_of(asked.model)
+    else:
+        chosen = [serving.find(asked.model, name) for name in dict.fromkeys(asked.variants)]
+    if len(chosen) < 2:
+        names = ", ".join(variant.name.variant for variant in chosen) or "none"
+        raise MalformedError(f"comparing needs two different variants that are ready, here is {names}")
+    return {variant.name.variant: variant for variant in chosen}
+
+
+def _measured(variant: ServingVariant, runs: list[Predicted]) -> Measured:
+    return Measured(
+        labels=variant.bundle.manifest.labels,
+        probabilities_NC=runs[0].probabilities_NC,
+        infer_ms=tuple(run.infer_s * 1000 for run in runs),
+    )
+
+
+def _told(
+    asked: CompareRequest,
+    variants: dict[str, ServingVariant],
+    runs: dict[str, list[Predicted]],
+    comparison: Comparison,
+) -> CompareAnswer:
+    return CompareAnswer(
+        model=next(iter(variants.values())).name.model,
+        baseline=comparison.baseline,
+        repeats=asked.repeats,
+        agreement=comparison.agreement,
+        speedup={name: round(beside.speedup, 3) for name, beside in comparison.variants.items()},
+        variants={
+            name: _told_of(variant, runs[name], comparison.variants[name], asked.top_k)
+            for name, variant in variants.items()
+        },
+    )
+
+
+def _told_of(
+    variant: ServingVariant, runs: list[Predicted], beside: AgainstBaseline, top_k: int | None
+) -> ComparedVariant:
+    return ComparedVariant(
+        model=variant.name.model,
+        variant=variant.name.variant,
+        version=variant.bundle.manifest.version,
+        predictions=predictions(variant, runs[0], top_k),
+        timings_ms=Timings(
+            tokenize=milliseconds(median(run.tokenize_s for run in runs)),
+            queue=milliseconds(median(run.queue_s for run in runs)),
+            infer=round(beside.infer_ms, 3),
+            total=milliseconds(median(run.total_s for run in runs)),
+        ),
+        agreement_with_baseline=beside.agreement,
+        max_probability_difference=beside.max_probability_difference,
+    )

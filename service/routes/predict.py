@@ -1,0 +1,70 @@
+"""`POST /v1/predict`: what are these texts?"""
+
+from fastapi import APIRouter, Request, Response
+
+from service.asking import read_body, unless_caller_leaves
+from service.inputs import read_inputs
+from service.openapi import error_responses, request_body
+from service.predicting import Predicted, Predictor
+from service.probabilities import top_labels
+from service.routes import reach
+from service.schemas import PredictAnswer, Prediction, PredictRequest, Timings, parse
+from service.serving import Serving, ServingVariant
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post(
+    "/v1/predict",
+    summary="Label texts with one variant",
+    response_model=PredictAnswer,
+    responses=error_responses(400, 404, 413, 422, 429, 500, 503, 504),
+    openapi_extra=request_body("PredictRequest"),
+)
+async def predict(request: Request) -> Response:
+    """One prediction for each input, in order."""
+    serving = reach.serving(request)
+    with serving.drain.admitted():
+        deadline_s = reach.deadline_s(serving)
+        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
+        asked = parse(PredictRequest, body)
+        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+    return reach.json(answer)
+
+
+async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items)
+    variant = serving.find(asked.model, asked.variant)
+    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
+    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)
+    return PredictAnswer(
+        model=variant.name.model,
+        variant=variant.name.variant,
+        version=variant.bundle.manifest.version,
+        predictions=predictions(variant, predicted, asked.top_k),
+        timings_ms=Timings(
+            tokenize=milliseconds(predicted.tokenize_s),
+            queue=milliseconds(predicted.queue_s),
+            infer=milliseconds(predicted.infer_s),
+            total=milliseconds(predicted.total_s),
+        ),
+    )
+
+
+def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None) -> list[Prediction]:
+    """What is said of each input, in order."""
+    answers = []
+    for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC, strict=True):
+        scores = top_labels(probabilities_C, variant.bundle.manifest.labels, top_k)
+        label, score = next(iter(scores.items()))
+        answers.append(
+            Prediction(
+                label=label, score=score, scores=scores, tokens=encoding.num_tokens, truncated=encoding.truncated
+            )
+        )
+    return answers
+
+
+def milliseconds(duration_s: float) -> float:
+    """To the microsecond."""
+    return round(duration_s * 1000, 3)

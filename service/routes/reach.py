@@ -1,0 +1,25 @@
+"""How does a route reach the running service, and how does it put an answer on the wire?"""
+
+import asyncio
+from collections.abc import Mapping
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from service.serving import Serving
+
+
+def serving(request: Request) -> Serving:
+    """The running service."""
+    running: Serving = request.app.state.serving
+    return running
+
+
+def deadline_s(running: Serving) -> float:
+    """When a request that begins now must be answered, in the event loop's time."""
+    return asyncio.get_running_loop().time() + running.settings.request_timeout_s
+
+
+def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer as JSON."""
+    return Response(answer.model_dump_json(), status, headers, "application/json")

@@ -1,0 +1,215 @@
+"""How is the service set up: its flags, its environment variables, their defaults and ranges?
+
+The one source of all four; knows nothing about what the values do. Environment and arguments are parameters.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sparsebert.errors import ConfigError
+
+ENV_PREFIX = "SPARSEBERT_"
+METAVARS = {"int": "N", "float": "SECONDS", "Path": "FOLDER"}
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    models: Path = Field(
+        default=Path("models"), description="Folder with the bundles, laid out as `<models>/<model>/<variant>/`."
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Leave it for this machine only; 0.0.0.0 lets others in.",
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes any free one.")
+    variants: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma list of the variants to load (`sparse` or `model/sparse`); empty loads all. "
+        "Name fewer to save memory.",
+    )
+    default_variant: str = Field(
+        default="",
+        description="Variant (`sparse` or `model/sparse`) that answers when a request names none; "
+        "empty takes the first in alphabetical order.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Threads of one inference; 0 takes the CPUs this process may use (affinity and container quota). "
+        "Choose fewer when other work shares the machine.",
+    )
+    max_batch_tokens: int = Field(
+        default=2048,
+        ge=8,
+        le=1_000_000,
+        description="Tokens of one batch, padding included; at least the longest text of every bundle. "
+        "Lower it for shorter waits behind a batch and less memory, raise it for more texts a second.",
+    )
+    max_queue_items: int = Field(
+        default=1024,
+        ge=1,
+        le=1_000_000,
+        description="Texts that may wait for one variant; more are refused with 429. At least --max-request-items.",
+    )
+    max_queue_tokens: int = Field(
+        default=131_072,
+        ge=8,
+        le=100_000_000,
+        description="Tokens that may wait for one variant; more are refused with 429. "
+        "Choose what the machine computes in the time a client is ready to wait.",
+    )
+    max_request_items: int = Field(
+        default=256, ge=1, le=100_000, description="Texts in one request; more are refused with 422."
+    )
+    max_body_bytes: int = Field(
+        default=1_000_000, ge=1000, le=1_000_000_000, description="Bytes of one request; more are refused with 413."
+    )
+    request_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Seconds after which an unanswered request ends with 504. Choose a little less than clients wait.",
+    )
+    drain_timeout_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="Seconds that running requests get to finish after SIGTERM. "
+        "Choose less than your process manager waits before it kills.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least serious log line that is written."
+    )
+    dry_run: bool = Field(
+        default=False, description="Load and test every variant, print a table and exit: 0 when all are good, else 1."
+    )
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(word.strip() for word in value.split(",") if word.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _queue_holds_one_request(self) -> Self:
+        if self.max_queue_items < self.max_request_items:
+            raise ValueError(
+                f"--max-queue-items is {self.max_queue_items}: it must be at least --max-request-items, "
+                f"{self.max_request_items}, or a full request would never be admitted"
+            )
+        if self.max_queue_tokens < self.max_batch_tokens:
+            raise ValueError(
+                f"--max-queue-tokens is {self.max_queue_tokens}: it must be at least --max-batch-tokens, "
+                f"{self.max_batch_tokens}"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: the environment comes through `read_settings`."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+class _GivenEnvironment(EnvSettingsSource):
+    """Reads the mapping it is given instead of the process environment."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._given = {name.lower(): value for name, value in environment.items()}
+        super().__init__(Settings, env_ignore_empty=True)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name: value for name, value in self._given.items() if value}
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings of a command line; a flag wins over its environment variable.
+
+    Raises ConfigError naming flag, value and range; SystemExit after --help or for an unknown flag.
+    """
+    flags = vars(_parser().parse_args(list(arguments)))
+    values = {**_GivenEnvironment(environment)(), **flags}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from error
+
+
+def flag_name(field: str) -> str:
+    """The flag of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def env_name(field: str) -> str:
+    """The environment variable of a field."""
+    return ENV_PREFIX + field.upper()
+
+
+def allowed_values(field: str) -> str:
+    """The range of a field, in words."""
+    schema = Settings.model_json_schema()["properties"][field]
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if schema["type"] not in ("integer", "number"):
+        return {"boolean": "true or false", "array": "a comma list"}.get(schema["type"], "text")
+    noun = "a whole number" if schema["type"] == "integer" else "a number"
+    low = f"from {schema['minimum']:g}" if "minimum" in schema else f"above {schema['exclusiveMinimum']:g}"
+    return f"{noun} {low} to {schema['maximum']:.10g}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sparsebert serve",
+        description="Serve model bundles over HTTP.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for name, field in Settings.model_fields.items():
+        if field.annotation is bool:
+            parser.add_argument(flag_name(name), action="store_true", help=_help(name, field))
+        else:
+            parser.add_argument(flag_name(name), metavar=_metavar(field), help=_help(name, field))
+    return parser
+
+
+def _metavar(field: FieldInfo) -> str:
+    return METAVARS.get(str(getattr(field.annotation, "__name__", "")), "WORD")
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    text = f"{field.description} [default: {default_text(name)}; environment: {env_name(name)}]"
+    return text.replace("%", "%%")
+
+
+def default_text(name: str) -> str:
+    """The default of a field as a user would type it; `(empty)` for none."""
+    value: Any = Settings.model_fields[name].default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value or ("0" if value == 0 else "(empty)"))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if not first["loc"]:
+        return str(first["ctx"]["error"])
+    field = str(first["loc"][0])
+    return f"{flag_name(field)} ({env_name(field)}) is {first['input']!r}: it must be {allowed_values(field)}"

@@ -1,0 +1,97 @@
+"""Which variants are in the models folder, and which of them can serve?
+
+A bad bundle does not take the others down: it is kept with the sentence that says why. Knows nothing about
+queues or HTTP.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from service.bundles import LoadedBundle, OpenEngine, open_bundle
+from service.cpus import available_cpus
+from service.engine import OnnxEngine
+from service.routing import VariantName, choose_default
+from service.settings import Settings
+from sparsebert.errors import BundleError, ConfigError
+
+log = logging.getLogger(__name__)
+
+CURE = "run `make models`, or `sparsebert export`, or name another folder with --models"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedBundle:
+    """A bundle that cannot serve, and why."""
+
+    name: VariantName
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalog:
+    """What the models folder holds; `default` answers when a request names nothing."""
+
+    loaded: tuple[LoadedBundle, ...]
+    failed: tuple[FailedBundle, ...]
+    default: VariantName
+
+    @property
+    def names(self) -> list[VariantName]:
+        """Every variant, able to serve or not, in alphabetical order."""
+        return sorted([bundle.name for bundle in self.loaded] + [bundle.name for bundle in self.failed])
+
+
+def open_engine_with(settings: Settings) -> OpenEngine:
+    """How a graph is opened with these settings."""
+    return partial(OnnxEngine, threads=settings.threads or available_cpus())
+
+
+def find_bundles(models: Path) -> dict[VariantName, Path]:
+    """The folders <models>/<model>/<variant>, in alphabetical order.
+
+    Passes over names that begin with a dot: an interrupted write leaves them. Raises BundleError when there is none.
+    """
+    if not models.is_dir():
+        raise BundleError(f"there is no models folder {models}; {CURE}")
+    found = {
+        VariantName(model=folder.parent.name, variant=folder.name): folder
+        for folder in sorted(models.glob("*/*"))
+        if folder.is_dir() and not folder.name.startswith(".") and not folder.parent.name.startswith(".")
+    }
+    if not found:
+        raise BundleError(f"the models folder {models} has no bundle in it; {CURE}")
+    return found
+
+
+def select(found: Sequence[VariantName], wanted: Sequence[str]) -> list[VariantName]:
+    """The variants that `wanted` names (`variant` or `model/variant`), or all when it is empty.
+
+    Raises ConfigError for a name that is not there.
+    """
+    for word in wanted:
+        if not any(word in (name.variant, str(name)) for name in found):
+            there = ", ".join(str(name) for name in found)
+            raise ConfigError(f"--variants names {word!r}, which is not there: choose among {there}")
+    return [name for name in found if not wanted or name.variant in wanted or str(name) in wanted]
+
+
+def load_catalog(settings: Settings, open_engine: OpenEngine, clock_s: Callable[[], float]) -> Catalog:
+    """Open every selected bundle. Raises BundleError when not a single one can serve."""
+    found = find_bundles(settings.models)
+    names = select(list(found), settings.variants)
+    default = choose_default(settings.default_variant, names)
+    loaded, failed = [], []
+    for name in names:
+        try:
+            bundle = open_bundle(found[name], open_engine, max_batch_tokens=settings.max_batch_tokens, clock_s=clock_s)
+        except (BundleError, OSError) as error:
+            log.error("variant %s failed: %s", name, error)
+            failed.append(FailedBundle(name=name, error=str(error)))
+        else:
+            loaded.append(bundle)
+    if not loaded:
+        raise BundleError(f"no bundle in {settings.models} can serve, the first because: {failed[0].error}; {CURE}")
+    return Catalog(loaded=tuple(loaded), failed=tuple(failed), default=default)

@@ -1,0 +1,232 @@
+"""Every refusal is one sentence with its status, and after each the service still answers."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from service import errors
+from service.app import ERROR_STATUS, create_app
+from service.encoding import EncodedBatch
+from service.engine import EchoEngine
+from service.errors import ServiceError
+from service.settings import Settings
+from service.variants import load_catalog, open_engine_with
+
+HUGE = b'{"inputs": "' + b"x" * 10_000_000 + b'"}'
+
+REFUSED = {
+    "broken JSON": (b'{"inputs": "good"', 400, "not valid JSON"),
+    "no body": (b"", 400, "not valid JSON"),
+    "not an object": (b'["good"]', 400, "must be a JSON object"),
+    "no inputs": (b"{}", 400, "'inputs' is missing"),
+    "empty list": (b'{"inputs": []}', 400, "empty list"),
+    "empty text": (b'{"inputs": ""}', 400, "inputs is empty"),
+    "blank text": (b'{"inputs": ["good", " "]}', 400, "inputs[1] is empty"),
+    "10 MB": (HUGE, 413, "more than 1000000 bytes"),
+    "100,000 characters": (b'{"inputs": "' + b"good " * 20_000 + b'"}', 422, "20002 tokens, the limit is 16"),
+    "unknown variant": (b'{"inputs": "good", "variant": "nope"}', 404, "it has dense, sparse"),
+    "unknown model": (b'{"inputs": "good", "model": "nope"}', 404, "there is reviews"),
+    "NaN as text": (b'{"inputs": NaN}', 400, "not a number"),
+    "NaN as number": (b'{"inputs": "good", "top_k": NaN}', 400, "valid integer"),
+    "a number as text": (b'{"inputs": 3}', 400, "not a number"),
+    "a text as number": (b'{"inputs": "good", "top_k": "3"}', 400, "valid integer"),
+    "zero labels": (b'{"inputs": "good", "top_k": 0}', 400, "greater than or equal to 1"),
+    "a number as flag": (b'{"inputs": "good", "truncate": 1}', 400, "valid boolean"),
+    "unknown field": (b'{"inputs": "good", "topk": 3}', 400, "'topk' is unknown"),
+    "1,000 items": (json.dumps({"inputs": ["good"] * 1000}).encode(), 422, "1000 texts, the limit is 256"),
+    "lone surrogate": (b'{"inputs": "\\ud800"}', 400, "not valid JSON"),
+    "raw surrogate": (b'{"inputs": "\xed\xa0\x80"}', 400, "not valid JSON"),
+    "NUL": (b'{"inputs": "good\\u0000film"}', 400, "NUL character at position 4"),
+    "not UTF-8": (b'{"inputs": "\xff"}', 400, "not valid JSON"),
+    "deep nesting": (b'{"inputs": ' + b"[" * 100_000, 400, "recursion limit"),
+    "a list in a list": (b'{"inputs": [["good"]]}', 400, "not a list"),
+    "a pair for a single-text model": (b'{"inputs": {"text": "a", "text_pair": "b"}}', 400, "leave out text_pair"),
+}
+
+
+def assert_still_answers(client: TestClient) -> None:
+    response = client.post("/v1/predict", json={"inputs": "the good film", "variant": "dense"})
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/compare"])
+def test_refused_requests(client: TestClient, case: str, path: str) -> None:
+    body, status, words = REFUSED[case]
+    if "variant" in case and path == "/v1/compare":
+        body = body.replace(b'"variant": "nope"', b'"variants": ["dense", "nope"]')
+    response = client.post(path, content=body)
+    answer = response.json()
+    assert response.status_code == status, answer
+    assert words in answer["error"]
+    assert answer["request_id"] == response.headers["x-request-id"]
+    assert_still_answers(client)
+
+
+def test_a_body_without_a_length_is_counted_while_it_comes(client: TestClient) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from [b"x" * 100_000] * 100
+
+    response = client.post("/v1/predict", content=chunks())
+    assert "content-length" not in response.request.headers
+    assert response.status_code == 413
+    assert_still_answers(client)
+
+
+def test_unknown_paths_and_methods(client: TestClient) -> None:
+    assert client.get("/nope").status_code == 404
+    assert client.get("/nope").json()["error"] == "there is no path '/nope'; GET /docs lists them all"
+    response = client.get("/v1/predict")
+    assert response.status_code == 405
+    assert response.json()["error"] == "/v1/predict does not answer GET; it answers POST"
+
+
+def leaves(error: type[ServiceError]) -> set[type[ServiceError]]:
+    below = error.__subclasses__()
+    return set().union(*(leaves(one) for one in below)) if below else {error}
+
+
+def test_the_table_of_statuses_is_total() -> None:
+    assert set(ERROR_STATUS) == leaves(ServiceError)
+    assert all(name in (errors.__doc__ or "") for name in vars(errors) if name.endswith("Error"))
+
+
+class Gate:
+    """Holds the engine inside its first batch until it is opened."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, batch: EncodedBatch) -> None:
+        self.entered.set()
+        assert self.opened.wait(timeout=30)
+
+
+def app_with(models: Path, before_run: Callable[[EncodedBatch], None], **settings: object) -> FastAPI:
+    """An app whose variant `dense` runs on a double."""
+    chosen = Settings(models=models, threads=1, **settings)
+    catalog = load_catalog(chosen, open_engine_with(chosen), time.monotonic)
+    loaded = tuple(
+        replace(bundle, engine=EchoEngine(before_run)) if bundle.name.variant == "dense" else bundle
+        for bundle in catalog.loaded
+    )
+    return create_app(chosen, replace(catalog, loaded=loaded))
+
+
+def test_a_model_that_fails_is_500_and_tells_nothing(models_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(batch: EncodedBatch) -> None:
+        raise RuntimeError("secret of the engine")
+
+    with TestClient(app_with(models_folder, fail), raise_server_exceptions=False) as client:
+        response = client.post("/v1/predict", json={"inputs": "bad", "variant": "dense"})
+        assert response.status_code == 500
+        assert "secret" not in response.text
+        assert response.json()["request_id"] in caplog.text
+        assert "secret of the engine" in caplog.text
+        assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_exception_that_nobody_expected_is_500_and_tells_nothing(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = client.app.state.serving
+    tokenizer = serving.variants.pop(serving.catalog.default)
+    response = client.post("/v1/predict", json={"inputs": "good"})
+    assert response.status_code == 500
+    assert response.json()["error"] == "the service failed on this request; its log tells more under the request id"
+    assert "KeyError" in caplog.text
+    serving.variants[serving.catalog.default] = tokenizer
+    assert_still_answers(client)
+
+
+def test_a_full_queue_is_429(tmp_path: Path, write_bundle: Callable[..., Path]) -> None:
+    write_bundle(tmp_path, batch_invariant=False)
+    gate = Gate()
+    app = app_with(tmp_path, gate, max_queue_items=2, max_request_items=2)
+    with TestClient(app) as client, ThreadPoolExecutor() as threads:
+        first = threads.submit(client.post, "/v1/predict", json={"inputs": ["good", "bad"]})
+        assert gate.entered.wait(timeout=30)
+        refused = client.post("/v1/predict", json={"inputs": ["fine", "fine"]})
+        gate.opened.set()
+        assert first.result(timeout=30).status_code == 200
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert "the queue of reviews/dense is full: 1 texts of 3 tokens wait" in refused.json()["error"]
+        assert_still_answers(client)
+
+
+def test_a_late_answer_is_504(models_folder: Path) -> None:
+    gate = Gate()
+    with TestClient(app_with(models_folder, gate, request_timeout_s=0.05)) as client:
+        response = client.post("/v1/predict", json={"inputs": "good", "variant": "dense"})
+        gate.opened.set()
+        assert response.status_code == 504
+        assert "did not answer in time" in response.json()["error"]
+        assert 'outcome="timeout",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
+        assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
+
+
+def test_a_dead_batcher_is_told_everywhere(client: TestClient) -> None:
+    serving = client.app.state.serving
+    batcher = serving.variants[serving.catalog.default].batcher
+    client.portal.call(batcher.loop_task.cancel)
+    response = client.post("/v1/predict", json={"inputs": "good"})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    for path in ("/healthz", "/readyz"):
+        health = client.get(path)
+        assert health.status_code == 503
+        assert "the batcher of reviews/dense is dead" in health.json()["error"]
+    assert [one["state"] for one in client.get("/v1/models").json()["variants"]] == ["dead", "ready"]
+    assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
+    assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
+
+
+def test_a_draining_service_admits_nothing_and_says_so(client: TestClient) -> None:
+    client.app.state.serving.drain.begin(0.0)
+    response = client.post("/v1/predict", json={"inputs": "good"})
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_caller_that_leaves_is_counted_and_its_text_dropped(models_folder: Path) -> None:
+    gate = Gate()
+    app = app_with(models_folder, gate)
+    body = {"type": "http.request", "body": b'{"inputs": "good", "variant": "dense"}', "more_body": False}
+    messages, sent = [body, {"type": "http.disconnect"}], []
+
+    async def receive() -> dict:
+        if len(messages) == 1:
+            await asyncio.get_running_loop().run_in_executor(None, gate.entered.wait)
+        return messages.pop(0)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    async def scenario() -> str:
+        async with app.router.lifespan_context(app):
+            scope = {
+                "type": "http", "method": "POST", "path": "/v1/predict", "raw_path": b"/v1/predict", "headers": [],
+                "query_string": b"", "root_path": "", "scheme": "http", "server": ("localhost", 1), "app": app,
+            }  # fmt: skip
+            await app(scope, receive, send)
+            gate.opened.set()
+            return app.state.serving.metrics.render(0).decode()
+
+    metrics = asyncio.run(scenario())
+    assert sent[0]["status"] == 499
+    assert 'outcome="cancelled",variant="dense",version="0123456789ab"} 1.0' in metrics
+    assert 'sparsebert_inflight_requests{model="reviews",variant="dense"} 0.0' in metrics

@@ -1,0 +1,131 @@
+"""The real process: it starts, answers, drains on SIGTERM and says in one line why it cannot start."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+BODY = json.dumps({"inputs": "the good film"}).encode()
+COMMAND = [sys.executable, "-m", "sparsebert", "serve"]
+
+
+@contextmanager
+def started(models: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A running service and its port."""
+    command = [*COMMAND, "--models", str(models), "--port", "0", "--threads", "1", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line):
+                    yield process, int(found[1])
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.kill()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_in_flight_is_answered_after_the_signal(models_folder: Path, sign: signal.Signals) -> None:
+    with started(models_folder) as (process, port):
+        assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
+        assert ask(port, "POST", "/v1/predict", b"x" * 10_000_000)[0] == 413
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            # The server says 100 when the route begins to read the body: the request is in flight then.
+            head = (
+                f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n"
+            )
+            slow.sendall(head.encode())
+            assert slow.recv(1000).startswith(b"HTTP/1.1 100")
+            process.send_signal(sign)
+            while ask(port, "GET", "/readyz")[0] == 200:
+                pass
+            assert ask(port, "POST", "/v1/predict", BODY)[0] == 503
+            slow.sendall(BODY)
+            answer = b""
+            while chunk := slow.recv(10_000):
+                answer += chunk
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b'"predictions"' in answer
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_drain_does_not_wait_for_ever(models_folder: Path) -> None:
+    with (
+        started(models_folder, "--drain-timeout-s", "0") as (process, port),
+        socket.create_connection(("127.0.0.1", port), timeout=30) as slow,
+    ):
+        slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def test_garbage_on_the_socket_harms_nobody(models_folder: Path) -> None:
+    with started(models_folder) as (process, port):
+        for garbage in (
+            b"\0\xff\xfe garbage\r\n\r\n",
+            b"POST /v1/predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"GET",
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(garbage)
+        assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+def fails_with(*flags: str) -> str:
+    done = subprocess.run([*COMMAND, *flags], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    return line
+
+
+def test_a_taken_port_is_one_line(models_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = fails_with("--models", str(models_folder), "--port", port)
+        assert line == (
+            f"sparsebert serve: cannot listen on 127.0.0.1:{port} (Address already in use); "
+            "stop what listens there or choose another --port"
+        )
+
+
+def test_no_models_is_one_line(tmp_path: Path) -> None:
+    assert "has no bundle in it; run `make models`" in fails_with("--models", str(tmp_path), "--port", "0")
+
+
+def test_a_dry_run_prints_a_table(models_folder: Path, write_bundle: Callable[..., Path]) -> None:
+    command = [*COMMAND, "--models", str(models_folder), "--dry-run"]
+    good = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert re.search(r"^\* reviews/dense +ready +fp32 .* 50% sparse", good.stdout, re.MULTILINE)
+    write_bundle(models_folder, variant="odd", golden_off_by=1.0)
+    bad = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert bad.returncode == 1
+    assert re.search(r"^  reviews/odd +failed", bad.stdout, re.MULTILINE)
+    assert "1 of 3 variants failed" in bad.stderr

@@ -1,0 +1,168 @@
+"""Routing, comparison, probabilities, inputs, CPUs and draining: values in, values out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.comparison import Measured, alternating, choose_baseline, compare
+from service.cpus import quota_cpus
+from service.draining import Drain
+from service.errors import DrainingError, MalformedError, TooManyError, UnknownVariantError
+from service.inputs import check_pairs, read_inputs
+from service.probabilities import softmax, top_labels
+from service.routing import VariantName, choose_default, choose_variant
+from service.tokenizer import TextInput
+from sparsebert.errors import ConfigError
+
+DENSE = VariantName(model="reviews", variant="dense")
+SPARSE = VariantName(model="reviews", variant="sparse")
+PAIRS = VariantName(model="pairs", variant="sparse")
+ALL = [DENSE, SPARSE, PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "chosen"),
+    [
+        (None, None, SPARSE),
+        (None, "dense", DENSE),
+        ("reviews", None, SPARSE),
+        ("reviews", "dense", DENSE),
+        ("pairs", None, PAIRS),
+    ],
+)
+def test_routing(model: str | None, variant: str | None, chosen: VariantName) -> None:
+    assert choose_variant(model, variant, SPARSE, ALL) == chosen
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "sentence"),
+    [
+        ("nope", None, "there is no model 'nope'; there is pairs, reviews"),
+        (None, "nope", "model 'reviews' has no variant 'nope'; it has dense, sparse"),
+        ("pairs", "dense", "model 'pairs' has no variant 'dense'; it has sparse"),
+    ],
+)
+def test_routing_says_what_exists(model: str | None, variant: str | None, sentence: str) -> None:
+    with pytest.raises(UnknownVariantError) as caught:
+        choose_variant(model, variant, SPARSE, ALL)
+    assert str(caught.value) == sentence
+
+
+def test_default_variant() -> None:
+    assert choose_default("", ALL) == PAIRS
+    assert choose_default("dense", ALL) == DENSE
+    assert choose_default("reviews/sparse", ALL) == SPARSE
+    with pytest.raises(ConfigError, match="choose pairs/sparse, reviews/dense, reviews/sparse"):
+        choose_default("nope", ALL)
+
+
+def measured(rows: list[list[float]], *infer_ms: float, labels: tuple[str, ...] = ("no", "yes")) -> Measured:
+    return Measured(labels=labels, probabilities_NC=np.array(rows), infer_ms=infer_ms)
+
+
+def test_comparison() -> None:
+    comparison = compare(
+        {
+            "dense": measured([[0.9, 0.1], [0.2, 0.8]], 10.0, 30.0, 20.0),
+            "sparse": measured([[0.6, 0.4], [0.6, 0.4]], 5.0, 4.0, 6.0),
+            "other": measured([[0.1, 0.9], [0.9, 0.1]], 40.0, labels=("yes", "no")),
+        },
+        "dense",
+    )
+    assert comparison.agreement == 0.5
+    assert comparison.variants["sparse"].agreement == 0.5
+    assert comparison.variants["sparse"].speedup == 4.0
+    assert comparison.variants["sparse"].max_probability_difference == pytest.approx(0.4)
+    assert comparison.variants["other"].agreement == 1.0
+    assert comparison.variants["other"].max_probability_difference == pytest.approx(0.1)
+    assert comparison.variants["dense"].speedup == 1.0
+
+
+def test_order_of_repeats_alternates() -> None:
+    assert alternating(["a", "b"], 3) == [["a", "b"], ["b", "a"], ["a", "b"]]
+
+
+def test_baseline() -> None:
+    assert choose_baseline(["a", "dense"]) == "dense"
+    assert choose_baseline(["b", "a"]) == "b"
+
+
+@given(st.lists(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_softmax_is_finite_and_sums_to_one(rows: list[list[float]]) -> None:
+    probabilities = softmax(np.array(rows, np.float32))
+    assert np.isfinite(probabilities).all()
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_top_labels_are_most_probable_first() -> None:
+    assert list(top_labels(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2).items()) == [("b", 0.5), ("c", 0.3)]
+    assert list(top_labels(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], None)) == ["b", "c", "a"]
+
+
+def test_inputs_of_every_form() -> None:
+    assert read_inputs("a", 2) == [TextInput(text="a")]
+    assert read_inputs({"text": "a", "text_pair": "b"}, 2) == [TextInput(text="a", text_pair="b")]
+    assert read_inputs(["a", {"text": "b"}], 2) == [TextInput(text="a"), TextInput(text="b")]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([], "inputs is an empty list; send at least one text"),
+        ("", "inputs is empty; send a text with at least one character"),
+        (["a", " \n"], "inputs[1] is empty; send a text with at least one character"),
+        (["a", 3], 'inputs[1] must be a text or {"text": ..., "text_pair": ...}, not a number'),
+        (None, 'inputs must be a text or {"text": ..., "text_pair": ...}, not null'),
+        ({"text": True}, "inputs.text must be a text, not a boolean"),
+        ({"txt": "a"}, "inputs has the unknown field 'txt'; it has text and text_pair"),
+        ({}, 'inputs has no field text; send a text or {"text": ..., "text_pair": ...}'),
+        ("a\0", "inputs has a NUL character at position 1; remove it"),
+    ],
+)
+def test_malformed_inputs_say_where(value: object, sentence: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        read_inputs(value, 2)
+    assert str(caught.value) == sentence
+
+
+def test_too_many_inputs() -> None:
+    with pytest.raises(TooManyError, match="inputs has 3 texts, the limit is 2"):
+        read_inputs(["a", "b", "c"], 2)
+
+
+def test_pairs_and_single_texts_do_not_mix() -> None:
+    with pytest.raises(MalformedError, match=r"inputs\[0\] is a single text, but reviews reads pairs"):
+        check_pairs([TextInput(text="a")], pair=True, model="reviews")
+    with pytest.raises(MalformedError, match=r"inputs\[0\] is a pair, but reviews reads single texts"):
+        check_pairs([TextInput(text="a", text_pair="b")], pair=False, model="reviews")
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2.0),
+    ],
+)
+def test_quota_of_a_container(files: dict[str, str], quota: float | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert quota_cpus(tmp_path) == quota
+
+
+def test_a_drain_waits_for_what_had_begun_but_not_for_ever() -> None:
+    drain = Drain(timeout_s=10.0)
+    with drain.admitted():
+        drain.begin(100.0)
+        assert not drain.is_over(109.0)
+        assert drain.is_over(110.0)
+        with pytest.raises(DrainingError), drain.admitted():
+            pass
+    assert drain.is_over(101.0)

@@ -1,0 +1,143 @@
+"""A bad bundle fails alone, with a sentence; a service without any good one does not start."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.settings import Settings
+from service.variants import Catalog, load_catalog, open_engine_with
+from sparsebert.errors import BundleError, ConfigError
+
+WriteBundle = Callable[..., Path]
+
+
+def load(models: Path, **settings: object) -> Catalog:
+    chosen = Settings(models=models, threads=1, **settings)
+    return load_catalog(chosen, open_engine_with(chosen), time.monotonic)
+
+
+def change_a_byte(folder: Path) -> None:
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+
+
+def lose_the_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def stop_half_way(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    (folder / "golden.json").unlink()
+
+
+def break_the_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"schema_version": 1}')
+
+
+def rename(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"variant": "other"}))
+
+
+DAMAGES = [
+    (change_a_byte, "was altered: sha256"),
+    (lose_the_tokenizer, "tokenizer.json is missing"),
+    (stop_half_way, "manifest.json cannot be read"),
+    (break_the_manifest, "is malformed at name"),
+    (rename, "holds the bundle reviews/other"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES)
+def test_a_damaged_bundle_fails_alone(
+    models_folder: Path, damage: Callable[[Path], None], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(models_folder / "reviews" / "sparse")
+    with TestClient(create_app(Settings(models=models_folder, threads=1))) as client:
+        dense, sparse = client.get("/v1/models").json()["variants"]
+        assert (dense["state"], sparse["state"]) == ("ready", "failed")
+        assert words in sparse["error"]
+        assert words in caplog.text
+        assert client.post("/v1/predict", json={"inputs": "good"}).status_code == 200
+        refused = client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"})
+        assert refused.status_code == 503
+        assert words in refused.json()["error"]
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "variant reviews/sparse did not load" in ready.json()["error"]
+        assert client.get("/healthz").status_code == 200
+        assert 'sparsebert_model_ready{model="reviews",variant="sparse"} 0.0' in client.get("/metrics").text
+
+
+def test_a_bundle_that_computes_something_else_is_refused(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    write_bundle(tmp_path, variant="dense")
+    write_bundle(tmp_path, variant="odd", golden_off_by=0.5)
+    [failed] = load(tmp_path).failed
+    assert "computes something else on this machine" in failed.error
+    assert "off by 0.5, allowed is 0.001" in failed.error
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("model.onnx", "cannot be opened by ONNX Runtime"),
+        ("tokenizer.json", "is not a tokenizer"),
+        ("golden.json", "golden.json is malformed"),
+    ],
+)
+def test_files_with_the_right_digest_and_the_wrong_content(
+    tmp_path: Path, write_bundle: WriteBundle, content: str, words: str
+) -> None:
+    write_bundle(tmp_path, variant="dense")
+    folder = write_bundle(tmp_path, variant="odd")
+    (folder / content).write_text("{}")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][content] = {
+        "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", "size_bytes": 2,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    [failed] = load(tmp_path).failed
+    assert words in failed.error
+
+
+def test_leftovers_of_an_interrupted_write_are_passed_over(models_folder: Path) -> None:
+    (models_folder / "reviews" / ".sparse.abc").mkdir()
+    (models_folder / ".reviews.abc" / "dense").mkdir(parents=True)
+    (models_folder / "README").write_text("")
+    assert [str(name) for name in load(models_folder).names] == ["reviews/dense", "reviews/sparse"]
+
+
+def test_without_a_good_bundle_the_service_does_not_start(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    with pytest.raises(BundleError, match=r"there is no models folder .*/nope; run `make models`"):
+        load(tmp_path / "nope")
+    with pytest.raises(BundleError, match=r"has no bundle in it; run `make models`"):
+        load(tmp_path)
+    lose_the_tokenizer(write_bundle(tmp_path))
+    with pytest.raises(BundleError, match=r"no bundle in .* can serve, the first because: .*tokenizer.json is missing"):
+        load(tmp_path)
+
+
+def test_settings_choose_variants_and_default(models_folder: Path) -> None:
+    assert str(load(models_folder).default) == "reviews/dense"
+    assert str(load(models_folder, default_variant="sparse").default) == "reviews/sparse"
+    assert [str(name) for name in load(models_folder, variants="sparse").names] == ["reviews/sparse"]
+    with pytest.raises(ConfigError, match="--variants names 'nope', which is not there"):
+        load(models_folder, variants="nope")
+
+
+def test_a_batch_must_hold_the_longest_text(models_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--max-batch-tokens is 8: .* up to 16 tokens, so it must be at least that"):
+        load(models_folder, max_batch_tokens=8)
+
+
+def test_a_loaded_bundle_tells_its_cost(models_folder: Path) -> None:
+    dense, _ = load(models_folder).loaded
+    assert dense.load_s > 0
+    assert dense.memory_bytes >= 0
+    assert dense.file_bytes == (models_folder / "reviews" / "dense" / "model.onnx").stat().st_size
