@@ -1,0 +1,64 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer; everything lands in .venv, runs/ and models/.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+RUN := runs/demo
+MODELS := models
+VARIANTS := dense sparse sparse-int8
+BUNDLES := $(VARIANTS:%=$(MODELS)/demo/%/manifest.json)
+PACKAGES := sparsebert training export service
+
+.PHONY: demo models serve test lint check clean-models constraints help
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: models serve ## train, prune, export and serve three variants on http://127.0.0.1:8000
+
+models: $(BUNDLES) ## everything of the demo but serving
+
+serve: | $(VENV)/.demo ## serve what is in models/
+	@exec $(BIN)/sparsebert serve --models $(MODELS)
+
+test: | $(VENV)/.test ## the test suite
+	$(BIN)/python -m pytest
+
+lint: | $(VENV)/.test ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## lint and test
+
+clean-models: ## remove the demo's models, checkpoints and half-done runs
+	rm -rf $(RUN) $(MODELS)/demo
+
+constraints: ## pin the versions that pip would choose today
+	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test]'
+	{ head -1 constraints.txt; .venv-new/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
+	  grep '^onnxruntime-gpu' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
+	rm -rf .venv-new
+
+$(RUN)/sparse/run.json: | $(VENV)/.demo
+	$(BIN)/sparsebert train --recipe demo --output $(RUN)
+
+$(MODELS)/demo/dense/manifest.json: $(RUN)/sparse/run.json
+	$(BIN)/sparsebert export $(RUN)/dense --output $(@D)
+
+$(MODELS)/demo/sparse/manifest.json: $(RUN)/sparse/run.json
+	$(BIN)/sparsebert export $(RUN)/sparse --output $(@D)
+
+$(MODELS)/demo/sparse-int8/manifest.json: $(RUN)/sparse/run.json
+	$(BIN)/sparsebert export $(RUN)/sparse --precision int8 --output $(@D)
+
+$(VENV)/.demo $(VENV)/.test: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PIP_INSTALL) --editable '.[$(patsubst .%,%,$(@F))]'
+	@touch $@
