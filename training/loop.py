@@ -41,12 +41,15 @@ class LoopConfig:
     warmup_share: float = 0.1
     max_gradient_norm: float = 1.0
     train_embeddings: bool = True
+    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
             raise ConfigError(f"--epochs is {self.epochs}; it must be at least 0")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size is {self.batch_size}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         if not 0 < self.learning_rate < 1:
             raise ConfigError(f"--learning-rate is {self.learning_rate}; it must be above 0 and below 1")
 
@@ -100,6 +103,9 @@ class StageLoop:
         self._step = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._loss_steps = 0
+        model.set_dropout(config.dropout)
+        if accelerator.device.type == "cpu":
+            model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
         self._model: Any = accelerator.prepare(model)
         if pruner is not None:
             pruner.gates.to(accelerator.device)

@@ -267,6 +267,12 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
         loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
+    def set_dropout(self, probability: float) -> None:
+        """Use one dropout probability everywhere; 0 turns it off. Not part of what is saved."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+
     def geometry(self) -> Geometry:
         """The sizes of this model."""
         config = self.config

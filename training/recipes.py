@@ -34,7 +34,7 @@ def demo() -> TrainConfig:
         model=EMBEDDED,
         data=DataConfig(),
         dense=LoopConfig(epochs=2, learning_rate=1e-4, train_embeddings=False),
-        sparse=LoopConfig(epochs=4, learning_rate=1.5e-4, train_embeddings=False),
+        sparse=LoopConfig(epochs=4, learning_rate=1.5e-4, train_embeddings=False, dropout=0.0),
         pruning=PruningConfig(schedule=CubicSchedule(final_sparsity=0.67)),
     )
 
