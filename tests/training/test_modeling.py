@@ -94,3 +94,19 @@ def test_a_checkpoint_without_its_encoder_is_refused(tmp_path, bert_dir):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BackboneError, match=r"no usable bert.encoder.layer.1.attention.self.query.weight \(1 weights"):
         SparseBertForSequenceClassification.from_dense(str(tmp_path))
+
+
+def test_checkpoints_with_the_old_layer_norm_names_load(tmp_path, bert_dir):
+    """google-bert/bert-base-uncased has gamma and beta, and the heads of its pretraining."""
+    from safetensors.torch import load_file, save_file
+
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    weights = {"cls.predictions.bias": torch.zeros(23)}
+    for key, value in load_file(bert_dir / "model.safetensors").items():
+        old = next((key.replace(new, old) for new, old in names.items() if new in key), key)
+        weights[f"bert.{old}"] = value
+    (tmp_path / "config.json").write_bytes((bert_dir / "config.json").read_bytes())
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = SparseBertForSequenceClassification.from_dense(str(tmp_path)).bert.state_dict()
+    expected = SparseBertForSequenceClassification.from_dense(str(bert_dir)).bert.state_dict()
+    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
