@@ -32,7 +32,7 @@ class ParityLimits:
 
 LIMITS = {
     "fp32": ParityLimits(max_logit_difference=1e-4, min_label_agreement=1.0),
-    "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.97),
+    "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.95),
 }
 
 
