@@ -1,13 +1,17 @@
 """docs/service.md tells every setting, route, error status and metric of the code, and none that is not there."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from service.app import PATHS, ROUTERS, label_sets, statuses
-from service.metrics import Metrics, Outcome, Rejection, Stage
+from service.metrics import Metrics, Outcome, Rejection, Stage, VariantFacts
+from service.routing import VariantName
+from service.schemas import CompareAnswer, CompareRequest, HealthAnswer, ModelsAnswer, PredictAnswer, PredictRequest
 from service.settings import Settings, allowed_values, default_text, env_name, flag_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
@@ -56,10 +60,42 @@ def test_error_statuses() -> None:
 
 def test_metrics() -> None:
     metrics = Metrics(label_sets(), statuses())
-    families = {family.name: family.type for family in metrics.registry.collect()}
-    expected = {name + ("_total" if kind == "counter" else ""): kind for name, kind in families.items()}
-    assert {code(row[0]): row[1] for row in rows("Metrics")} == expected
+    metrics.add_variant(
+        VariantFacts(
+            name=VariantName(model="demo", variant="dense"),
+            version="v",
+            precision="fp32",
+            provider="CPU",
+            load_s=1.0,
+            memory_bytes=1,
+            file_bytes=1,
+        )
+    )
+    expected = {}
+    for family in metrics.registry.collect():
+        labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
+        name = family.name + ("_total" if family.type == "counter" else "")
+        expected[name] = [family.type, ", ".join(labels) or "–", family.documentation]
+    assert {code(row[0]): [*row[1:3], row[3].removesuffix(" |")] for row in rows("Metrics")} == expected
     assert set(metrics.names()) == set(expected)
+
+
+ANSWERS = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    list(zip(ANSWERS, [PredictAnswer, CompareAnswer, ModelsAnswer, HealthAnswer], strict=True)),
+)
+def test_answers_have_the_fields_of_the_schema(text: str, schema: type[BaseModel]) -> None:
+    assert schema.model_validate_json(text).model_dump(mode="json") == json.loads(text)
+
+
+@pytest.mark.parametrize(("heading", "schema"), [("Predict", PredictRequest), ("Compare", CompareRequest)])
+def test_fields_of_requests(heading: str, schema: type[BaseModel]) -> None:
+    section = PAGE.read_text().split(f"\n### {heading}\n")[1].split("\n### ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(.*?)`", cell)} == set(schema.model_fields)
 
 
 @pytest.mark.parametrize("values", [Outcome, Stage, Rejection])
