@@ -30,6 +30,14 @@ def resolve_backbone(model: str) -> str:
     return model
 
 
+def cannot_load(model: str, error: Exception) -> BackboneError:
+    """What to raise when Transformers cannot read a model that it was told to."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return BackboneError(
+        f"--model {model} cannot be loaded: {reason}; without internet use --model {EMBEDDED} or a folder"
+    )
+
+
 def embedded_folder(package: str, sha256: str) -> Path:
     """The folder `model` of an installed package, found without importing it, its weights checked."""
     spec = importlib.util.find_spec(package)

@@ -50,10 +50,11 @@ class TrainConfig:
         values: dict[str, object] = json.loads(json.dumps(asdict(self), default=_plain))
         return values
 
-    def fingerprint(self, stage: str) -> str:
-        """Equal for two runs whose numbers of `stage` must be equal."""
+    def fingerprint(self, stage: str, data_digest: str) -> str:
+        """Equal for two runs whose numbers of `stage` must be equal; data are known by digest, not by place."""
         values = self.as_json()
         values.pop("snapshot_every_steps")
+        values["data"] = data_digest
         if stage == "dense":
             for later in ("sparse", "pruning", "distillation"):
                 values.pop(later)

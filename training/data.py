@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,16 @@ class TextData:
     @property
     def pair(self) -> bool:
         return self.train[0].text_pair is not None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of all texts and labels: equal for equal data, wherever it lies."""
+        sha256 = hashlib.sha256(repr(self.labels).encode())
+        for split in (self.train, self.validation):
+            for example in split:
+                sha256.update(repr((example.text, example.text_pair, example.label)).encode())
+            sha256.update(b"\n")
+        return sha256.hexdigest()
 
 
 def load_data(config: DataConfig) -> TextData:

@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import Example
 from sparsebert.errors import BackboneError, ConfigError
+from training.backbone import cannot_load
 from training.batching import EncodedExample
 
 CHUNK = 1000
@@ -20,10 +21,7 @@ def load_tokenizer(name_or_path: str, max_length: int) -> PreTrainedTokenizerBas
         max_positions = AutoConfig.from_pretrained(name_or_path).max_position_embeddings
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
-        raise BackboneError(
-            f"--model {name_or_path} cannot be loaded: neither a model's folder nor a name that the hub gives us "
-            f"({type(error).__name__}); without internet use --model minilm or a folder"
-        ) from error
+        raise cannot_load(name_or_path, error) from error
     if not 8 <= max_length <= max_positions:
         raise ConfigError(f"--max-length is {max_length}; this model takes 8 to {max_positions} tokens")
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:

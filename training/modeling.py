@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
@@ -25,6 +26,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertPooler, e
 
 from sparsebert.errors import BackboneError
 from sparsebert.geometry import Geometry
+from training.backbone import cannot_load
 
 FRESH_WEIGHTS = ("classifier.", "bert.pooler.")  # what a pretrained encoder may come without
 
@@ -229,8 +231,15 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
 
         `config_changes` (labels, dropout) replace values of its configuration. Weights that the checkpoint
         does not have (the classifier of a pretrained encoder) are initialised as Hugging Face does.
-        Raises BackboneError when it is not a BERT encoder.
+        Raises BackboneError when it cannot be read or is not a BERT encoder.
         """
+        try:
+            return cls._from_dense(name_or_path, config_changes)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise cannot_load(name_or_path, error) from error
+
+    @classmethod
+    def _from_dense(cls, name_or_path: str, config_changes: dict[str, Any]) -> Self:
         dense = AutoConfig.from_pretrained(name_or_path)
         if dense.model_type == SparseBertConfig.model_type:
             return cast(Self, cls.from_pretrained(name_or_path, **config_changes))

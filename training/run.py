@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import RunRecord, read_run
 from sparsebert.errors import ConfigError
@@ -74,16 +76,13 @@ class _Run:
     def __init__(self, config: TrainConfig, output: Path) -> None:
         self._config = config
         self._output = output
-        self._inputs: tuple[TextData, EncodedSplits] | None = None
-        self._accelerator: Accelerator | None = None
 
     def dense(self) -> Path:
         """Fine-tune the backbone."""
         folder = self._output / "dense"
         if self._is_finished(folder, "dense"):
             return folder
-        data = self._load_data()
-        labels = dict(enumerate(data.labels))
+        labels = dict(enumerate(self._data.labels))
         model = SparseBertForSequenceClassification.from_dense(
             resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
         )
@@ -110,16 +109,16 @@ class _Run:
         objective: Objective,
         pruner: Pruner | None,
     ) -> None:
-        data, splits = self._load_inputs()
+        data = self._data
         dense = model.geometry()
-        snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", self._config.fingerprint(stage))
+        snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", self._fingerprint(stage))
         loop = StageLoop(
             name=stage,
             model=model,
-            data=splits,
+            data=self._splits,
             objective=objective,
             config=loop_config,
-            accelerator=self._get_accelerator(),
+            accelerator=self._accelerator,
             snapshot=snapshot,
             snapshot_every_steps=self._config.snapshot_every_steps,
             seed=self._config.seed,
@@ -137,7 +136,7 @@ class _Run:
             num_validation=len(data.validation),
             max_length=self._config.max_length,
             seed=self._config.seed,
-            config=self._config.as_json() | {"fingerprint": self._config.fingerprint(stage)},
+            config=self._config.as_json() | {"fingerprint": self._fingerprint(stage)},
             dense_geometry=dense,
             encoder_sparsity=masked_geometry(dense, masks).encoder_sparsity(dense),
             accuracy=accuracy,
@@ -146,32 +145,35 @@ class _Run:
             events=tuple(pruner.events) if pruner else (),
             versions={"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONED},
         )
-        unwrapped = self._get_accelerator().unwrap_model(model, keep_fp32_wrapper=False)
-        tokenizer = load_tokenizer(self._backbone(), self._config.max_length)
+        unwrapped = self._accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         save_checkpoint(
             self._output / stage,
-            MaskedCheckpoint(model=unwrapped, tokenizer=tokenizer, masks=masks, run=record, examples=data.validation),
+            MaskedCheckpoint(
+                model=unwrapped, tokenizer=self._tokenizer, masks=masks, run=record, examples=data.validation
+            ),
         )
         snapshot.delete()
-        self._get_accelerator().free_memory()
+        self._accelerator.free_memory()
 
     def _is_finished(self, folder: Path, stage: Stage) -> bool:
         """Whether this very stage is done. Raises ConfigError when the folder holds another run's."""
         if not folder.exists():
             return False
         record = read_run(folder)
-        if record.config.get("fingerprint") != self._config.fingerprint(stage):
-            raise ConfigError(f"{folder} holds a run with other settings; choose another --output or delete it")
+        if record.config.get("fingerprint") != self._fingerprint(stage):
+            raise ConfigError(f"{folder} holds a run with other settings or data; choose another --output or delete it")
         logger.info("%s: already there in %s, accuracy %.2f%%", stage, folder, 100 * record.accuracy)
         return True
+
+    def _fingerprint(self, stage: Stage) -> str:
+        return self._config.fingerprint(stage, self._data.digest)
 
     def _teacher_logits(self, teacher: MaskedCheckpoint) -> Tensor:
         """Logits of the dense model on the training split, computed once and kept for a resumed run."""
         path = self._teacher_logits_file()
         if path.exists():
             return load_file(path)["logits_NC"]
-        _, splits = self._load_inputs()
-        accelerator = self._get_accelerator()
+        splits, accelerator = self._splits, self._accelerator
         teacher.model.to(accelerator.device)
         with tqdm(total=len(splits.train), desc="teacher", unit="text", disable=None) as bar, accelerator.autocast():
             logits_NC = predict_logits(teacher.model, splits.train, splits.pad_id, on_batch=bar.update)
@@ -181,33 +183,30 @@ class _Run:
         return logits_NC
 
     def _teacher_logits_file(self) -> Path:
-        teacher_id = self._config.fingerprint("dense")[:12]
+        teacher_id = self._fingerprint("dense")[:12]
         return self._output / WORK_FOLDER / f"teacher_logits-{teacher_id}.safetensors"
 
-    def _backbone(self) -> str:
-        return resolve_backbone(self._config.model)
-
-    def _load_data(self) -> TextData:
-        return self._load_inputs()[0]
-
-    def _load_inputs(self) -> tuple[TextData, EncodedSplits]:
-        if self._inputs is None:
-            data = load_data(self._config.data)
-            self._inputs = data, self._encode(data)
-        return self._inputs
-
-    def _encode(self, data: TextData) -> EncodedSplits:
-        tokenizer = load_tokenizer(self._backbone(), self._config.max_length)
-        length = self._config.max_length
+    @cached_property
+    def _data(self) -> TextData:
+        data = load_data(self._config.data)
         logger.info("%s: %d training and %d validation texts", data.source, len(data.train), len(data.validation))
+        return data
+
+    @cached_property
+    def _splits(self) -> EncodedSplits:
+        tokenizer, length = self._tokenizer, self._config.max_length
         return EncodedSplits(
-            train=encode(data.train, tokenizer, length),
-            validation=encode(data.validation, tokenizer, length),
+            train=encode(self._data.train, tokenizer, length),
+            validation=encode(self._data.validation, tokenizer, length),
             pad_id=tokenizer.pad_token_id,
         )
 
-    def _get_accelerator(self) -> Accelerator:
-        if self._accelerator is None:
-            self._accelerator = Accelerator(mixed_precision=best_precision())
-            logger.info("training on %s, precision %s", self._accelerator.device, self._accelerator.mixed_precision)
-        return self._accelerator
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(resolve_backbone(self._config.model), self._config.max_length)
+
+    @cached_property
+    def _accelerator(self) -> Accelerator:
+        accelerator = Accelerator(mixed_precision=best_precision())
+        logger.info("training on %s, precision %s", accelerator.device, accelerator.mixed_precision)
+        return accelerator

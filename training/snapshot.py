@@ -39,8 +39,8 @@ class SnapshotFile:
             raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error
         if saved["fingerprint"] != self._fingerprint:
             raise CheckpointError(
-                f"{self._path.parent} holds an unfinished run with other settings; "
-                "run it with the same settings, choose another --output, or delete it"
+                f"{self._path.parent} holds an unfinished run with other settings or data; "
+                "run it with the same ones, choose another --output, or delete it"
             )
         state: dict[str, Any] = saved["state"]
         return state

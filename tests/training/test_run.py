@@ -108,8 +108,20 @@ def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
     small = replace(config, dense=replace(config.dense, epochs=1))
     run_training(replace(small, pruning=replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))), tmp_path)
     assert not (tmp_path / "sparse").exists()
-    with pytest.raises(ConfigError, match="holds a run with other settings; choose another --output"):
+    with pytest.raises(ConfigError, match="holds a run with other settings or data; choose another --output"):
         run_training(replace(small, seed=5), tmp_path)
+
+
+def test_data_are_known_by_their_rows_and_not_by_their_place(config, reviews_dir, tmp_path):
+    dense_only = replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))
+    small = replace(config, dense=replace(config.dense, epochs=1), pruning=dense_only)
+    run_training(small, tmp_path / "run")
+    moved = shutil.copytree(reviews_dir, tmp_path / "moved")
+    run_training(replace(small, data=DataConfig(data_dir=moved)), tmp_path / "run")
+    train = next(moved.glob("train.*"))
+    train.write_text(train.read_text() + train.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(ConfigError, match="other settings or data"):
+        run_training(replace(small, data=DataConfig(data_dir=moved)), tmp_path / "run")
 
 
 def test_an_unfinished_run_with_other_settings_is_told(config, tmp_path, monkeypatch):
@@ -158,6 +170,17 @@ def test_a_model_that_nobody_has_is_told(config, tmp_path):
         BackboneError, match="--model no-such/model cannot be loaded: .* use --model minilm or a folder"
     ):
         run_training(replace(config, model="no-such/model"), tmp_path)
+
+
+@pytest.mark.parametrize("weights", [b"", None])
+def test_a_model_without_readable_weights_is_told(config, bert_dir, tmp_path, weights):
+    folder = shutil.copytree(bert_dir, tmp_path / "bert")
+    if weights is None:
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(BackboneError, match=f"--model {folder} cannot be loaded"):
+        run_training(replace(config, model=str(folder)), tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_told(config, tmp_path):
