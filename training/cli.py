@@ -23,10 +23,12 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     config = build_config(options)
 
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
     from training.run import run_training
 
+    hub_logging.disable_propagation()  # it has a handler of its own; each line once is enough
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     result = run_training(config, options.output)
