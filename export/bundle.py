@@ -9,7 +9,7 @@ from pathlib import Path
 from sparsebert.checkpoint import Example
 from sparsebert.digests import digest_file
 from sparsebert.errors import ConfigError
-from sparsebert.manifest import GOLDEN_FILE, MANIFEST_FILE, FileDigest, Golden, GoldenInput, Manifest, Precision
+from sparsebert.manifest import GOLDEN_FILE, FileDigest, Golden, GoldenInput, Precision
 
 GOLDEN_EXAMPLES = 8
 # How far logits may be from the recorded ones on the machine that serves. Other processors add floats in another
@@ -53,7 +53,3 @@ def digest_folder(folder: Path) -> dict[str, FileDigest]:
     """Digests of all files below a folder, by relative name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -24,7 +24,6 @@ from export.bundle import (
     make_golden,
     spread,
     write_golden,
-    write_manifest,
 )
 from export.compaction import compact
 from export.graph import INPUTS, build_graph, output_specs
@@ -33,7 +32,17 @@ from export.runtime import OnnxRunner, runtime_version
 from export.texts import EncodedText, encode_examples
 from sparsebert.errors import ConfigError
 from sparsebert.files import new_folder
-from sparsebert.manifest import MODEL_FILE, TOKENIZER_FILE, FileDigest, Manifest, Parity, Precision, Quality, Size
+from sparsebert.manifest import (
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    FileDigest,
+    Manifest,
+    Parity,
+    Precision,
+    Quality,
+    Size,
+    write_manifest,
+)
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.masking import fixed_gates
 
@@ -84,8 +93,7 @@ def export_bundle(config: ExportConfig) -> Manifest:
             make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
         )
         manifest = _describe(config, checkpoint, graph, parity, _quality(checkpoint, logits_NC), digest_folder(folder))
-        write_manifest(folder, manifest)
-    return manifest
+        return write_manifest(folder, manifest)
 
 
 def _answer(runner: OnnxRunner, texts: Sequence[EncodedText], config: ExportConfig) -> Float32:

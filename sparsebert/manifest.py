@@ -4,12 +4,14 @@ A bundle is the folder `<repository>/<model>/<variant>/`. Knows nothing about Py
 the digests of its files are in `sparsebert.digests`.
 """
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from sparsebert.errors import BundleError
+from sparsebert.errors import BundleError, DigestError
 from sparsebert.geometry import Geometry
 
 MANIFEST_FILE = "manifest.json"
@@ -19,6 +21,7 @@ GOLDEN_FILE = "golden.json"
 BUNDLE_FILES = (MODEL_FILE, TOKENIZER_FILE, GOLDEN_FILE)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["fp32", "int8"]
 
@@ -72,7 +75,7 @@ class Size(_Record):
 class FileDigest(_Record):
     """What a file of the bundle must be."""
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     size_bytes: NonNegativeInt
 
 
@@ -99,6 +102,14 @@ class Manifest(_Record):
     size: Size
     files: dict[str, FileDigest]
     provenance: dict[str, str]
+    seal: Sha256 = "0" * 64  # until `write_manifest` seals it
+
+
+def seal(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The JSON values of a manifest with a digest of all the others as `seal`, so that a changed one is noticed."""
+    values = {name: value for name, value in manifest.items() if name != "seal"}
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return values | {"seal": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 class GoldenInput(_Record):
@@ -133,8 +144,22 @@ def _read(path: Path, record: type[RecordType]) -> RecordType:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Read `manifest.json` of a bundle folder. Raises BundleError when it is missing or malformed."""
-    return _read(bundle / MANIFEST_FILE, Manifest)
+    """Read `manifest.json` of a bundle folder.
+
+    Raises BundleError when it is missing or malformed, DigestError when it was altered.
+    """
+    path = bundle / MANIFEST_FILE
+    manifest = _read(path, Manifest)
+    if seal(manifest.model_dump(mode="json"))["seal"] != manifest.seal:
+        raise DigestError(f"{path} was altered: its content is not what its seal says; export or copy the bundle again")
+    return manifest
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> Manifest:
+    """Write `manifest.json` of a bundle folder, sealed; returns what was written."""
+    sealed = manifest.model_copy(update={"seal": seal(manifest.model_dump(mode="json"))["seal"]})
+    (bundle / MANIFEST_FILE).write_text(sealed.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return sealed
 
 
 def read_golden(bundle: Path) -> Golden:

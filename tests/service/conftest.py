@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from service.app import create_app
 from service.settings import Settings
+from sparsebert.manifest import seal
 
 WORDS = ("good", "bad", "fine", "awful", "film", "plot", "the", "a", "very", "not")
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
@@ -134,7 +135,7 @@ def write_bundle() -> WriteBundle:
         }
         (folder / "golden.json").write_text(json.dumps(golden))
         written = build_manifest(model, variant, pair, folder) | manifest
-        (folder / "manifest.json").write_text(json.dumps(written))
+        (folder / "manifest.json").write_text(json.dumps(seal(written)))
         return folder
 
     return write

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.settings import Settings
 from service.variants import Catalog, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError
+from sparsebert.manifest import seal
 
 WriteBundle = Callable[..., Path]
 
@@ -42,7 +43,7 @@ def break_the_manifest(folder: Path) -> None:
 
 def rename(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"variant": "other"}))
+    (folder / "manifest.json").write_text(json.dumps(seal(manifest | {"variant": "other"})))
 
 
 DAMAGES = [
@@ -101,7 +102,7 @@ def test_files_with_the_right_digest_and_the_wrong_content(
     manifest["files"][content] = {
         "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a", "size_bytes": 2,
     }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(seal(manifest)))
     [failed] = load(tmp_path).failed
     assert words in failed.error
 

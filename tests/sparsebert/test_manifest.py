@@ -4,7 +4,7 @@ import pytest
 
 from sparsebert.digests import digest_file, verify_files
 from sparsebert.errors import BundleError, DigestError
-from sparsebert.manifest import Manifest, read_golden, read_manifest
+from sparsebert.manifest import Manifest, read_golden, read_manifest, seal
 
 GEOMETRY = {
     "hidden_size": 4, "head_size": 2, "heads_L": [1], "neurons_L": [3], "vocabulary_size": 9, "max_positions": 8,
@@ -31,13 +31,13 @@ def bundle(tmp_path):
                  "macs_sequence_length": 128},
         "files": files, "provenance": {"onnx": "1"},
     }  # fmt: skip
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "manifest.json").write_text(json.dumps(seal(manifest)))
     return tmp_path
 
 
 def change(bundle, **values):
     path = bundle / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | values)))
 
 
 def test_a_whole_bundle_is_read_and_verified(bundle):
@@ -86,11 +86,28 @@ def test_files_must_be_listed_and_inside(bundle):
     change(bundle, files={})
     with pytest.raises(BundleError, match=r"does not list model.onnx, tokenizer.json, golden.json"):
         verify_files(bundle, read_manifest(bundle))
-    outside = {**json.loads((bundle / "manifest.json").read_text())["files"]}
-    digest = {"sha256": "0" * 64, "size_bytes": 1}
-    change(bundle, files=outside | dict.fromkeys(("model.onnx", "tokenizer.json", "golden.json", "../x"), digest))
-    with pytest.raises(BundleError, match="outside the bundle|altered"):
+
+
+@pytest.mark.parametrize("outside", ["../secret", "hf/../../secret", "/secret"])
+def test_a_file_outside_the_bundle_is_not_read(bundle, tmp_path_factory, outside):
+    there = tmp_path_factory.mktemp("elsewhere") / "secret"
+    there.write_text("x")
+    name = str(there) if outside == "/secret" else outside
+    files = {path.name: digest_file(path).model_dump() for path in bundle.iterdir() if path.name != "manifest.json"}
+    change(bundle, files=files | {name: digest_file(there).model_dump()})
+    with pytest.raises(BundleError, match="outside the bundle"):
         verify_files(bundle, read_manifest(bundle))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('["no", "yes"]', '["yes", "no"]'), ("demo", "demp"), ("true", "false"), ("0.9", "0.8")]
+)
+def test_a_changed_byte_of_the_manifest_is_found(bundle, old, new):
+    path = bundle / "manifest.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DigestError, match=r"manifest.json was altered: .*; export or copy the bundle again"):
+        read_manifest(bundle)
 
 
 def test_golden_needs_a_row_for_each_input(bundle):
