@@ -3,13 +3,14 @@
 Knows nothing about how the graph was made.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sparsebert.checkpoint import Example
 from sparsebert.digests import digest_file
 from sparsebert.errors import ConfigError
-from sparsebert.manifest import GOLDEN_FILE, FileDigest, Golden, GoldenInput, Precision
+from sparsebert.manifest import GOLDEN_FILE, NAME_PATTERN, FileDigest, Golden, GoldenInput, Precision
 
 GOLDEN_EXAMPLES = 8
 # How far logits may be from the recorded ones on the machine that serves. Other processors add floats in another
@@ -21,8 +22,11 @@ def bundle_name(target: Path) -> tuple[str, str]:
     """Model and variant of a bundle folder, its last two names. Raises ConfigError when there are not two."""
     parts = target.resolve().parts[-2:]
     for part in parts:
-        if not part[:1].isalnum() or not part.isascii() or part != part.lower() or " " in part:
-            raise ConfigError(f"--output ends in {part!r}; use lower-case letters, digits, '-', '_' and '.'")
+        if not re.fullmatch(NAME_PATTERN, part):
+            raise ConfigError(
+                f"--output ends in {part!r}; use up to 64 lower-case letters, digits, '-', '_' and '.', for example "
+                "models/demo/sparse"
+            )
     if len(parts) != 2:
         raise ConfigError("--output must end in MODEL/VARIANT, for example models/demo/sparse")
     return parts[0], parts[1]

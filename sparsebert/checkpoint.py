@@ -17,6 +17,7 @@ from sparsebert.manifest import Task
 MASKS_FILE = "masks.safetensors"
 RUN_FILE = "run.json"
 EXAMPLES_FILE = "examples.jsonl"
+CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", MASKS_FILE, RUN_FILE, EXAMPLES_FILE)
 
 
 class _Record(BaseModel):
@@ -93,9 +94,9 @@ def read_examples(checkpoint: Path) -> tuple[Example, ...]:
     """Read `examples.jsonl`: the validation split. Raises CheckpointError when it is missing or malformed."""
     path = checkpoint / EXAMPLES_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return tuple(Example.model_validate_json(line) for line in lines)
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
+        # Lines of bytes: a text may hold U+2028 or U+0085, at which `str.splitlines` would break it.
+        return tuple(Example.model_validate_json(line) for line in path.read_bytes().splitlines())
+    except (OSError, ValidationError) as error:
         raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
 
 

@@ -64,8 +64,8 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     """Load the stage of `command` and run it; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        _load(command)(arguments)
-    except SparseBertError as error:
+        _main(command, arguments)
+    except (SparseBertError, OSError) as error:  # a full disk, say
         sys.stderr.write(f"sparsebert {command.word}: {error}\n")
         return 1
     except KeyboardInterrupt:
@@ -76,9 +76,10 @@ def run_command(command: Command, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _load(command: Command) -> Main:
+def _main(command: Command, arguments: Sequence[str]) -> None:
     try:
         stage: Main = importlib.import_module(command.module).main
+        stage(arguments)
     except ModuleNotFoundError as error:
         own = (error.name or "").split(".")[0] in {"sparsebert", "training", "export", "service"}
         if own or command.extra is None:
@@ -87,7 +88,6 @@ def _load(command: Command) -> Main:
             f"'sparsebert {command.word}' needs: pip install 'sparsebert[{command.extra}]' "
             f"(the package {error.name!r} is missing)"
         ) from error
-    return stage
 
 
 def _usage() -> str:

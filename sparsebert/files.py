@@ -6,30 +6,79 @@ Knows nothing about what is written.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparsebert.errors import ConfigError
+
+LEFTOVER_AGE_S = 3600.0  # no write takes that long
+
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
     """Give an empty folder that becomes `target` when the block ends well and vanishes when it raises.
 
-    An existing `target` is replaced only then. The temporary name starts with a dot, so that a reader of
-    the parent folder can pass over what a killed process left behind.
+    An existing `target` is replaced only then, and only when it is empty or holds the file `marker`, by which a
+    `kind` is known; otherwise raises ConfigError at once, as it does when the place cannot be written to. The
+    temporary name starts with a dot, so that a reader of the parent folder can pass over what a killed process
+    left behind; leftovers of the same target are removed after an hour.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    _check_replaceable(target, marker, kind)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written ({error.strerror}: {error.filename}); choose another --output"
+        ) from error
     try:
         folder.chmod(0o755)
+        _remove_leftovers(target, time.time())
         yield folder
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            os.replace(target, retired / target.name)
-            os.replace(folder, target)
-            shutil.rmtree(retired)
-        else:
-            os.replace(folder, target)
+        _flush(folder)
+        _replace(target, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _check_replaceable(target: Path, marker: str, kind: str) -> None:
+    if target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file()):
+        return
+    if target.exists():
+        raise ConfigError(
+            f"{target} exists and is no {kind} (it has no {marker}), so it is not replaced; choose another --output"
+        )
+
+
+def _replace(target: Path, folder: Path) -> None:
+    if not target.exists():
+        os.replace(folder, target)
+        return
+    retired = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    os.replace(target, retired / target.name)
+    try:
+        os.replace(folder, target)
+    except BaseException:
+        os.replace(retired / target.name, target)
+        raise
+    finally:
+        shutil.rmtree(retired)
+
+
+def _flush(folder: Path) -> None:
+    """Bring everything below `folder` to the disk, so that after a power cut a renamed folder is not empty."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove_leftovers(target: Path, now_s: float) -> None:
+    for path in target.parent.glob(f".{target.name}.*"):
+        if path.is_dir() and now_s - path.stat().st_mtime > LEFTOVER_AGE_S:
+            shutil.rmtree(path, ignore_errors=True)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, read_run
+from sparsebert.checkpoint import CHECKPOINT_FILES, MASKS_FILE, RUN_FILE, read_examples, read_run
 from sparsebert.digests import verify_files
-from sparsebert.errors import BundleError
+from sparsebert.errors import BundleError, CheckpointError
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import MANIFEST_FILE, read_golden, read_manifest
 from sparsebert.masks import load_masks
@@ -54,7 +54,17 @@ def _describe_bundle(folder: Path) -> dict[str, Any]:
 
 def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
+    missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} has no {missing[0]}; copy the whole folder again, or train again")
     masks = load_masks(folder / MASKS_FILE)
+    dense = run.dense_geometry
+    if (masks.heads_LH.shape, masks.neurons_LF.shape) != (
+        (dense.num_layers, dense.heads_L[0]),
+        (dense.num_layers, dense.neurons_L[0]),
+    ):
+        raise CheckpointError(f"{folder / MASKS_FILE} is of another model; copy the whole folder again, or train again")
+    read_examples(folder)
     geometry = run.dense_geometry.model_copy(
         update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()}
     )

@@ -20,7 +20,8 @@ TOKENIZER_FILE = "tokenizer.json"
 GOLDEN_FILE = "golden.json"
 BUNDLE_FILES = (MODEL_FILE, TOKENIZER_FILE, GOLDEN_FILE)
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["fp32", "int8"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, Example, RunRecord, read_examples, read_run, write_examples
@@ -29,7 +30,7 @@ class MaskedCheckpoint:
 
 def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint) -> None:
     """Write a checkpoint all or nothing, replacing one that is there."""
-    with new_folder(folder) as part:
+    with new_folder(folder, marker=RUN_FILE, kind="checkpoint") as part:
         checkpoint.model.save_pretrained(part)
         checkpoint.tokenizer.save_pretrained(part)
         save_masks(checkpoint.masks, part / MASKS_FILE)
@@ -44,8 +45,9 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
     try:
         model = SparseBertForSequenceClassification.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded ({error}); train again or copy the whole folder") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise CheckpointError(f"{folder} cannot be loaded ({reason}); train again or copy the whole folder") from error
     geometry = model.geometry()
     for name, array, sizes in (
         ("heads", masks.heads_LH, geometry.heads_L),

@@ -1,11 +1,18 @@
+import os
+
 import pytest
 
-from sparsebert.files import new_folder
+from sparsebert.errors import ConfigError
+from sparsebert.files import LEFTOVER_AGE_S, new_folder
+
+
+def writing(target):
+    return new_folder(target, marker="a", kind="bundle")
 
 
 def test_a_folder_appears_whole(tmp_path):
     target = tmp_path / "models" / "sparse"
-    with new_folder(target) as part:
+    with writing(target) as part:
         (part / "a").write_text("1")
         assert not target.exists()
     assert [path.name for path in target.iterdir()] == ["a"]
@@ -14,9 +21,9 @@ def test_a_folder_appears_whole(tmp_path):
 
 def test_an_error_leaves_the_old_folder(tmp_path):
     target = tmp_path / "sparse"
-    with new_folder(target) as part:
+    with writing(target) as part:
         (part / "a").write_text("old")
-    with pytest.raises(IsADirectoryError), new_folder(target) as part:
+    with pytest.raises(IsADirectoryError), writing(target) as part:
         (part / "a").write_text("new")
         part.read_text()
     assert (target / "a").read_text() == "old"
@@ -26,7 +33,63 @@ def test_an_error_leaves_the_old_folder(tmp_path):
 def test_a_folder_is_replaced(tmp_path):
     target = tmp_path / "sparse"
     for text in ("old", "new"):
-        with new_folder(target) as part:
+        with writing(target) as part:
+            (part / "a").write_text(text)
             (part / text).write_text(text)
-    assert [path.name for path in target.iterdir()] == ["new"]
+    assert sorted(path.name for path in target.iterdir()) == ["a", "new"]
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    message = r"exists and is no bundle \(it has no a\), so it is not replaced"
+    with pytest.raises(ConfigError, match=message), writing(tmp_path):
+        raise AssertionError("never reached")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    target = tmp_path / "sparse"
+    target.mkdir()
+    with writing(target) as part:
+        (part / "a").write_text("1")
+    assert (target / "a").read_text() == "1"
+
+
+def test_the_old_folder_comes_back_when_the_last_step_fails(tmp_path, monkeypatch):
+    target = tmp_path / "sparse"
+    with writing(target) as part:
+        (part / "a").write_text("old")
+    replace, calls = os.replace, []
+
+    def fail_second(source, destination):
+        calls.append(destination)
+        if len(calls) == 2:
+            raise OSError("disk gone")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail_second)
+    with pytest.raises(OSError, match="disk gone"), writing(target) as part:
+        (part / "a").write_text("new")
+    assert (target / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_leftovers_of_killed_runs_are_removed_after_an_hour(tmp_path):
+    old, young = tmp_path / ".sparse.old", tmp_path / ".sparse.young"
+    for folder in (old, young):
+        folder.mkdir()
+    then_s = young.stat().st_mtime - LEFTOVER_AGE_S - 60
+    os.utime(old, (then_s, then_s))
+    with writing(tmp_path / "sparse") as part:
+        (part / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sparse.young", "sparse"]
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match="cannot be written .* choose another --output"),
+        writing(tmp_path / "file" / "x"),
+    ):
+        raise AssertionError("never reached")
