@@ -12,6 +12,7 @@ from sparsebert.errors import ConfigError, ParityError
 from sparsebert.manifest import Parity
 
 Float32 = NDArray[np.float32]
+SAME_LOGITS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class ParityLimits:
 
     max_logit_difference: float | None
     min_label_agreement: float
+    must_be_batch_invariant: bool
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_label_agreement <= 1.0:
@@ -31,8 +33,8 @@ class ParityLimits:
 
 
 LIMITS = {
-    "fp32": ParityLimits(max_logit_difference=1e-4, min_label_agreement=1.0),
-    "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.95),
+    "fp32": ParityLimits(max_logit_difference=SAME_LOGITS, min_label_agreement=1.0, must_be_batch_invariant=True),
+    "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.95, must_be_batch_invariant=False),
 }
 
 
@@ -43,6 +45,21 @@ def compare_logits(reference_NC: Float32, found_NC: Float32) -> Parity:
         label_agreement=float((reference_NC.argmax(axis=1) == found_NC.argmax(axis=1)).mean()),
         num_examples=len(reference_NC),
     )
+
+
+def check_batch_invariance(alone_NC: Float32, together_NC: Float32, limits: ParityLimits) -> bool:
+    """Whether texts get the same logits in one padded batch as alone.
+
+    Raises ParityError when they must and do not.
+    """
+    difference = float(np.abs(alone_NC - together_NC).max())
+    invariant = difference <= SAME_LOGITS
+    if limits.must_be_batch_invariant and not invariant:
+        raise ParityError(
+            f"a logit differs by {difference:.2e} when texts of other lengths share the batch, more than "
+            f"{SAME_LOGITS:.0e}; nothing was bundled"
+        )
+    return invariant
 
 
 def check_parity(reference_NC: Float32, found_NC: Float32, texts: list[str], limits: ParityLimits) -> Parity:

@@ -27,12 +27,13 @@ from export.bundle import (
 )
 from export.compaction import compact
 from export.graph import INPUTS, build_graph, output_specs
-from export.parity import LIMITS, check_parity
+from export.parity import LIMITS, ParityLimits, check_batch_invariance, check_parity
 from export.runtime import OnnxRunner, runtime_version
 from export.texts import EncodedText, encode_examples
 from sparsebert.errors import ConfigError
 from sparsebert.files import new_folder
 from sparsebert.manifest import (
+    MANIFEST_FILE,
     MODEL_FILE,
     TOKENIZER_FILE,
     FileDigest,
@@ -50,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
 PARITY_EXAMPLES = 128
+BATCH_EXAMPLES = 16
 MACS_SEQUENCE_LENGTH = 128
 HF_FOLDER = "hf"
 VERSIONED = ("onnx", "torch", "transformers", "numpy")
@@ -70,6 +72,15 @@ class ExportConfig:
             raise ConfigError(f"--output {self.target} is the checkpoint itself; choose another folder")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Proof:
+    """What was found out about the graph before it is bundled."""
+
+    parity: Parity
+    quality: Quality
+    batch_invariant: bool
+
+
 def export_bundle(config: ExportConfig) -> Manifest:
     """Write one bundle, replacing one that is there; when anything fails nothing is written.
 
@@ -78,21 +89,26 @@ def export_bundle(config: ExportConfig) -> Manifest:
     checkpoint = load_checkpoint(config.checkpoint)
     small = compact(checkpoint.model, checkpoint.masks)
     graph = build_graph(small, config.precision)
-    with new_folder(config.target) as folder:
+    with new_folder(config.target, marker=MANIFEST_FILE, kind="bundle") as folder:
         onnx.save(graph, folder / MODEL_FILE)
         checkpoint.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
         if config.with_hf:
             small.save_pretrained(folder / HF_FOLDER)
             checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, checkpoint.run.max_length)
-        logits_NC = _answer(OnnxRunner(folder / MODEL_FILE), texts, config)
-        parity = _prove(checkpoint, texts, logits_NC, config.precision)
+        runner, limits = OnnxRunner(folder / MODEL_FILE), LIMITS[config.precision]
+        logits_NC = _answer(runner, texts, config)
+        parity = _prove(checkpoint, texts, logits_NC, limits)
+        mixed = spread(checkpoint.examples, BATCH_EXAMPLES)
+        together_NC = runner.padded_logits([texts[index] for index in mixed])
+        invariant = check_batch_invariance(logits_NC[mixed], together_NC, limits)
         golden = spread(checkpoint.examples, GOLDEN_EXAMPLES)
         write_golden(
             folder,
             make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
         )
-        manifest = _describe(config, checkpoint, graph, parity, _quality(checkpoint, logits_NC), digest_folder(folder))
+        proof = _Proof(parity=parity, quality=_quality(checkpoint, logits_NC), batch_invariant=invariant)
+        manifest = _describe(config, checkpoint, graph, proof, digest_folder(folder))
         return write_manifest(folder, manifest)
 
 
@@ -104,7 +120,7 @@ def _answer(runner: OnnxRunner, texts: Sequence[EncodedText], config: ExportConf
 
 @torch.inference_mode()
 def _prove(
-    checkpoint: MaskedCheckpoint, texts: Sequence[EncodedText], found_NC: Float32, precision: Precision
+    checkpoint: MaskedCheckpoint, texts: Sequence[EncodedText], found_NC: Float32, limits: ParityLimits
 ) -> Parity:
     """Compare with the masked PyTorch model, in 32-bit floats, on texts of all lengths."""
     chosen = spread(checkpoint.examples, PARITY_EXAMPLES)
@@ -114,7 +130,7 @@ def _prove(
         ids, segments = torch.tensor([texts[index].token_ids]), torch.tensor([texts[index].segments])
         rows.append(checkpoint.model(input_ids=ids, token_type_ids=segments, gates=gates).logits[0].numpy())
     words = [checkpoint.examples[index].text for index in chosen]
-    return check_parity(np.stack(rows), found_NC[chosen], words, LIMITS[precision])
+    return check_parity(np.stack(rows), found_NC[chosen], words, limits)
 
 
 def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
@@ -127,8 +143,7 @@ def _describe(
     config: ExportConfig,
     checkpoint: MaskedCheckpoint,
     graph: onnx.ModelProto,
-    parity: Parity,
-    quality: Quality,
+    proof: _Proof,
     files: dict[str, FileDigest],
 ) -> Manifest:
     run, masks = checkpoint.run, checkpoint.masks
@@ -148,11 +163,11 @@ def _describe(
         outputs=output_specs(dense.num_labels),
         max_sequence_length=run.max_length,
         precision=config.precision,
-        batch_invariant=config.precision == "fp32",
+        batch_invariant=proof.batch_invariant,
         opset=OPSET,
         operators=count_operators(graph),
-        quality=quality,
-        parity=parity,
+        quality=proof.quality,
+        parity=proof.parity,
         size=Size(
             parameters=geometry.parameters(),
             encoder_parameters=geometry.encoder_parameters(),

@@ -29,13 +29,20 @@ class OnnxRunner:
 
     def logits(self, encoded: EncodedText) -> Float32:
         """Logits [C] of one text, alone in its batch."""
-        feeds = {
-            "input_ids": np.array([encoded.token_ids], np.int64),
-            "attention_mask": np.ones((1, len(encoded.token_ids)), np.int64),
-            "token_type_ids": np.array([encoded.segments], np.int64),
-        }
-        row: Float32 = self._session.run(["logits"], feeds)[0][0]
+        row: Float32 = self.padded_logits([encoded])[0]
         return row
+
+    def padded_logits(self, texts: Sequence[EncodedText]) -> Float32:
+        """Logits [N, C] of all texts in one batch, padded with zeros to the longest."""
+        shape = (len(texts), max(len(text.token_ids) for text in texts))
+        feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+        for row, text in enumerate(texts):
+            length = len(text.token_ids)
+            feeds["input_ids"][row, :length] = text.token_ids
+            feeds["attention_mask"][row, :length] = 1
+            feeds["token_type_ids"][row, :length] = text.segments
+        logits_NC: Float32 = self._session.run(["logits"], feeds)[0]
+        return logits_NC
 
     def all_logits(self, texts: Sequence[EncodedText], on_text: Callable[[], object] = lambda: None) -> Float32:
         """Logits [N, C], each text alone in its batch; `on_text` is called after each."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export.parity import LIMITS, ParityLimits, check_parity, compare_logits
+from export.parity import LIMITS, ParityLimits, check_batch_invariance, check_parity, compare_logits
 from sparsebert.errors import ConfigError, ParityError
 
 REFERENCE = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)
@@ -38,4 +38,13 @@ def test_not_a_number_fails_everything():
 
 def test_limits_are_checked():
     with pytest.raises(ConfigError):
-        ParityLimits(max_logit_difference=None, min_label_agreement=1.2)
+        ParityLimits(max_logit_difference=None, min_label_agreement=1.2, must_be_batch_invariant=False)
+
+
+def test_batch_mates_may_move_int8_alone():
+    moved = REFERENCE + np.float32(0.001)
+    assert check_batch_invariance(REFERENCE, REFERENCE, LIMITS["fp32"])
+    assert check_batch_invariance(REFERENCE, REFERENCE, LIMITS["int8"])
+    assert not check_batch_invariance(REFERENCE, moved, LIMITS["int8"])
+    with pytest.raises(ParityError, match=r"differs by 1.00e-03 when texts of other lengths share the batch"):
+        check_batch_invariance(REFERENCE, moved, LIMITS["fp32"])

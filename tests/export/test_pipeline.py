@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
+from export.builder import GraphBuilder
 from export.bundle import bundle_name, spread
 from export.pipeline import ExportConfig, export_bundle
 from export.runtime import OnnxRunner
@@ -63,6 +64,27 @@ def test_a_failed_parity_leaves_nothing(run_dir, tmp_path, monkeypatch):
     assert list(target.parent.iterdir()) == []
 
 
+def test_a_graph_that_ignores_the_mask_is_not_bundled(run_dir, tmp_path, monkeypatch):
+    build = GraphBuilder.node
+
+    def without_mask(self, operator, *inputs, **attributes):
+        kept = inputs[:4] if operator == "MultiHeadAttention" else inputs
+        return build(self, operator, *kept, **attributes)
+
+    monkeypatch.setattr(GraphBuilder, "node", without_mask)
+    with pytest.raises(ParityError, match="when texts of other lengths share the batch"):
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=tmp_path / "m" / "v"))
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_a_folder_that_is_no_bundle_is_not_replaced(run_dir, tmp_path):
+    variant = tmp_path / "reviews" / "sparse"
+    export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=variant))
+    with pytest.raises(ConfigError, match=r"reviews exists and is no bundle \(it has no manifest.json\)"):
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=tmp_path / "reviews"))
+    assert (variant / "model.onnx").is_file()
+
+
 def test_masks_that_do_not_fit_are_told(run_dir, tmp_path):
     from sparsebert.masks import MaskSet, save_masks
 
@@ -74,8 +96,9 @@ def test_masks_that_do_not_fit_are_told(run_dir, tmp_path):
 
 def test_names_come_from_the_folder(tmp_path):
     assert bundle_name(tmp_path / "demo" / "sparse-int8") == ("demo", "sparse-int8")
-    with pytest.raises(ConfigError, match="ends in 'Sparse'"):
-        bundle_name(tmp_path / "demo" / "Sparse")
+    for name in ("Sparse", "dense+x", "-x", "a,b", "x" * 65, "é"):
+        with pytest.raises(ConfigError, match="ends in"):
+            bundle_name(tmp_path / "demo" / name)
 
 
 def test_spread_goes_from_short_to_long():
@@ -107,6 +130,10 @@ def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
     (target / "tokenizer.json").write_text("{}")
     assert run(["inspect", str(target)]) == 1
     assert "tokenizer.json was altered" in capsys.readouterr().err
+    checkpoint = shutil.copytree(run_dir / "sparse", tmp_path / "checkpoint")
+    (checkpoint / "model.safetensors").unlink()
+    assert run(["inspect", str(checkpoint)]) == 1
+    assert "checkpoint has no model.safetensors; copy the whole folder" in capsys.readouterr().err
 
 
 def test_pairs_go_through(bert_dir, tmp_path):
