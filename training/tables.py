@@ -19,7 +19,13 @@ from sparsebert.errors import DataError
 logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "sentiment", "is_duplicate")
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
+FORMS = {
+    ".parquet": "a parquet file",
+    ".csv": "UTF-8 text with commas and a line of column names",
+    ".tsv": "UTF-8 text with tabs and a line of column names",
+    ".jsonl": "UTF-8 text with one JSON object a line",
+}
+SUFFIXES = tuple(FORMS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,8 @@ def read_table(path: Path) -> pd.DataFrame:
             case ".jsonl":
                 return pd.read_json(path, lines=True, dtype=False)
     except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas and pyarrow errors are ValueErrors
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DataError(f"{path} cannot be read ({reason}); it must be {FORMS[path.suffix]}") from error
     raise DataError(f"{path} is of an unknown kind; use one of {', '.join(SUFFIXES)}")
 
 
