@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from service.encoding import EncodedBatch, Encoding, FloatArray, pad
+from service.encoding import INPUT_NAMES, OUTPUT_NAME, EncodedBatch, Encoding, FloatArray, pad
 from service.engine import Engine
 from service.memory import give_back_freed, resident_bytes
 from service.routing import VariantName
 from service.tokenizer import TextInput, TextTokenizer
 from sparsebert.digests import verify_files
-from sparsebert.errors import BundleError, ConfigError
+from sparsebert.errors import BundleError
 from sparsebert.manifest import MODEL_FILE, TOKENIZER_FILE, Golden, Manifest, read_golden, read_manifest
 
 OpenEngine = Callable[[Path], Engine]
@@ -46,16 +46,17 @@ def open_bundle(
 ) -> LoadedBundle:
     """Verify, open, self-test and warm up the bundle in `folder`.
 
-    Raises BundleError when the bundle is not to be trusted, ConfigError when the settings do not fit it.
+    Raises BundleError when the bundle is not to be trusted or does not fit the settings.
     """
     began_s, bytes_before = clock_s(), resident_bytes()
     manifest = read_manifest(folder)
     _check_name(folder, manifest)
     if manifest.max_sequence_length > max_batch_tokens:
-        raise ConfigError(
-            f"--max-batch-tokens is {max_batch_tokens}: {folder} reads texts of up to "
-            f"{manifest.max_sequence_length} tokens, so it must be at least that"
+        raise BundleError(
+            f"{folder} reads texts of up to {manifest.max_sequence_length} tokens, more than --max-batch-tokens, which "
+            f"is {max_batch_tokens}; raise it to at least that"
         )
+    _check_specs(folder, manifest)
     verify_files(folder, manifest)
     tokenizer = TextTokenizer.from_file(folder / TOKENIZER_FILE)
     engine = open_engine(folder / MODEL_FILE)
@@ -72,22 +73,54 @@ def open_bundle(
 
 
 def check_golden(folder: Path, manifest: Manifest, golden: Golden, tokenizer: TextTokenizer, engine: Engine) -> None:
-    """Replay the golden inputs, each alone in its batch. Raises BundleError when a logit is off."""
-    for item, expected in zip(golden.inputs, golden.logits, strict=True):
-        text = TextInput(text=item.text, text_pair=item.text_pair)
-        encoding = tokenizer.encode([text], manifest.max_sequence_length)[0]
-        logits_C = _run(folder, engine, pad([encoding]))[0]
+    """Replay the golden inputs, each alone in its batch, and together where batch-mates must not matter.
+
+    Raises BundleError when a logit is off.
+    """
+    texts = [TextInput(text=item.text, text_pair=item.text_pair) for item in golden.inputs]
+    encodings = tokenizer.encode(texts, manifest.max_sequence_length)
+    alone = [_run(folder, engine, pad([encoding]))[0] for encoding in encodings]
+    for logits_C, expected in zip(alone, golden.logits, strict=True):
         if len(logits_C) != len(manifest.labels) or len(expected) != len(manifest.labels):
             raise BundleError(
                 f"{folder} names {len(manifest.labels)} labels but its graph gives {len(logits_C)} logits "
                 f"and golden.json {len(expected)}; export again"
             )
-        difference = float(np.abs(logits_C - np.asarray(expected)).max())
-        if not difference <= golden.tolerance:
-            raise BundleError(
-                f"{folder} computes something else on this machine than where it was exported: a golden logit is off "
-                f"by {difference:.3g}, allowed is {golden.tolerance:.3g}; export again on this kind of machine"
-            )
+    difference = _largest_difference(np.stack(alone), golden)
+    if not difference <= golden.tolerance:
+        raise BundleError(
+            f"{folder} computes something else on this machine than where it was exported: a golden logit is off "
+            f"by {difference:.3g}, allowed is {golden.tolerance:.3g}; export again on this kind of machine"
+        )
+    if manifest.batch_invariant:
+        _check_batch_invariance(folder, golden, encodings, engine)
+
+
+def _check_batch_invariance(folder: Path, golden: Golden, encodings: list[Encoding], engine: Engine) -> None:
+    """All golden inputs in one batch with a longer one, so that each of them is padded."""
+    length = max(encoding.num_tokens for encoding in encodings) + 1
+    longer = Encoding(input_ids=(0,) * length, token_type_ids=(0,) * length, num_tokens_full=length)
+    together_BC = _run(folder, engine, pad([*encodings, longer]))[:-1]
+    difference = _largest_difference(together_BC, golden)
+    if not difference <= golden.tolerance:
+        raise BundleError(
+            f"{folder} says that answers do not depend on other texts in the batch, but a golden logit moves by "
+            f"{difference:.3g}, allowed is {golden.tolerance:.3g}; export again"
+        )
+
+
+def _largest_difference(logits_NC: FloatArray, golden: Golden) -> float:
+    return float(np.abs(logits_NC - np.asarray(golden.logits)).max())
+
+
+def _check_specs(folder: Path, manifest: Manifest) -> None:
+    reads = {spec.name: spec.dtype for spec in manifest.inputs}
+    gives = {spec.name: spec.dtype for spec in manifest.outputs}
+    if reads != dict.fromkeys(INPUT_NAMES, "int64") or gives != {OUTPUT_NAME: "float32"}:
+        raise BundleError(
+            f"{folder} has a manifest with the inputs {', '.join(reads)} and the outputs {', '.join(gives)}; the "
+            f"service feeds {', '.join(INPUT_NAMES)} and takes {OUTPUT_NAME}; export again"
+        )
 
 
 def _check_name(folder: Path, manifest: Manifest) -> None:
@@ -109,4 +142,5 @@ def _run(folder: Path, engine: Engine, batch: EncodedBatch) -> FloatArray:
     try:
         return engine.run(batch)
     except Exception as error:
-        raise BundleError(f"{folder} has a graph that does not run ({error}); export again") from error
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{folder} has a graph that does not run ({reason}); export again") from error

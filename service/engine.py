@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
-from service.encoding import EncodedBatch, FloatArray
+from service.encoding import INPUT_NAMES, OUTPUT_NAME, EncodedBatch, FloatArray
 from sparsebert.errors import BundleError, ConfigError
 
 PROVIDER = "CPUExecutionProvider"
@@ -41,21 +41,25 @@ class OnnxEngine:
             sentence = str(error).splitlines()[0]
             raise BundleError(f"{graph} cannot be opened by ONNX Runtime ({sentence}); export again") from error
         self._session.disable_fallback()
-        self._input_names = frozenset(node.name for node in self._session.get_inputs())
+        self._check_signature(graph)
 
     @property
     def provider(self) -> str:
         return str(self._session.get_providers()[0])
 
     def run(self, batch: EncodedBatch) -> FloatArray:
-        inputs = {
-            "input_ids": batch.input_ids_BS,
-            "attention_mask": batch.attention_mask_BS,
-            "token_type_ids": batch.token_type_ids_BS,
-        }
-        feed = {name: array for name, array in inputs.items() if name in self._input_names}
-        logits_BC: FloatArray = self._session.run(["logits"], feed)[0]
+        arrays = (batch.input_ids_BS, batch.attention_mask_BS, batch.token_type_ids_BS)
+        logits_BC: FloatArray = self._session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, arrays, strict=True)))[0]
         return logits_BC
+
+    def _check_signature(self, graph: Path) -> None:
+        reads = {node.name: node.type for node in self._session.get_inputs()}
+        gives = {node.name: node.type for node in self._session.get_outputs()}
+        if reads != dict.fromkeys(INPUT_NAMES, "tensor(int64)") or gives != {OUTPUT_NAME: "tensor(float)"}:
+            raise BundleError(
+                f"{graph} reads {', '.join(reads)} and gives {', '.join(gives)}; the service feeds "
+                f"{', '.join(INPUT_NAMES)} and takes {OUTPUT_NAME}; export again"
+            )
 
 
 class EchoEngine:
@@ -86,7 +90,8 @@ def _options(threads: int) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Patterns are kept per input shape; with free shapes they only grow.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3
+    # What ONNX Runtime has to say at a failure is in the exception too.
+    options.log_severity_level = 4
     # A spinning pool burns whole cores while nothing is asked.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights stay out of the arena, which grows by powers of two.

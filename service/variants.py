@@ -5,6 +5,7 @@ queues or HTTP.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -89,7 +90,8 @@ def load_catalog(settings: Settings, open_engine: OpenEngine, clock_s: Callable[
             bundle = open_bundle(found[name], open_engine, max_batch_tokens=settings.max_batch_tokens, clock_s=clock_s)
         except (BundleError, OSError) as error:
             log.error("variant %s failed: %s", name, error)
-            failed.append(FailedBundle(name=name, error=str(error)))
+            # Clients read this one: it names the bundle's file, not where on this machine the bundles lie.
+            failed.append(FailedBundle(name=name, error=str(error).replace(f"{settings.models}{os.sep}", "")))
         else:
             loaded.append(bundle)
     if not loaded:

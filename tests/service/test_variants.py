@@ -3,16 +3,22 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import onnx
 import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.bundles import check_golden, open_bundle
+from service.encoding import EncodedBatch, FloatArray
+from service.engine import EchoEngine, OnnxEngine
 from service.settings import Settings
+from service.tokenizer import TextTokenizer
 from service.variants import Catalog, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError
-from sparsebert.manifest import seal
+from sparsebert.manifest import Golden, GoldenInput, read_manifest, seal
 
 WriteBundle = Callable[..., Path]
 
@@ -132,9 +138,80 @@ def test_settings_choose_variants_and_default(models_folder: Path) -> None:
         load(models_folder, variants="nope")
 
 
-def test_a_batch_must_hold_the_longest_text(models_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--max-batch-tokens is 8: .* up to 16 tokens, so it must be at least that"):
-        load(models_folder, max_batch_tokens=8)
+def test_a_bundle_that_does_not_fit_the_settings_fails_alone(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    write_bundle(tmp_path, variant="dense", max_sequence_length=8)
+    write_bundle(tmp_path, variant="long")
+    catalog = load(tmp_path, max_batch_tokens=8)
+    assert [str(bundle.name) for bundle in catalog.loaded] == ["reviews/dense"]
+    assert catalog.failed[0].error == (
+        "reviews/long reads texts of up to 16 tokens, more than --max-batch-tokens, which is 8; "
+        "raise it to at least that"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        ({"inputs": [{"name": "ids", "dtype": "int64", "shape": [-1, -1]}]}, "a manifest with the inputs ids"),
+        ({"outputs": [{"name": "scores", "dtype": "float32", "shape": [-1, 2]}]}, "the outputs scores"),
+    ],
+)
+def test_a_manifest_of_another_graph_is_refused(
+    tmp_path: Path, write_bundle: WriteBundle, manifest: dict[str, object], words: str
+) -> None:
+    write_bundle(tmp_path, variant="dense")
+    write_bundle(tmp_path, variant="odd", **manifest)
+    [failed] = load(tmp_path).failed
+    assert words in failed.error
+
+
+def test_a_graph_without_a_mask_is_refused(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    folder = write_bundle(tmp_path)
+    graph = onnx.load(folder / "model.onnx")
+    for node in graph.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "attention_mask":
+                node.input[index] = "token_type_ids"
+    del graph.graph.input[[one.name for one in graph.graph.input].index("attention_mask")]
+    onnx.save(graph, folder / "model.onnx")
+    with pytest.raises(BundleError, match="reads input_ids, token_type_ids and gives logits; the service feeds"):
+        OnnxEngine(folder / "model.onnx", threads=1)
+
+
+class MovedByMates(EchoEngine):
+    """Answers depend on how long the longest text of the batch is."""
+
+    def run(self, batch: EncodedBatch) -> FloatArray:
+        return super().run(batch) * 0 + batch.input_ids_BS.shape[1]
+
+
+def test_batch_mates_that_matter_are_noticed(models_folder: Path) -> None:
+    folder = models_folder / "reviews" / "dense"
+    manifest, tokenizer = read_manifest(folder), TextTokenizer.from_file(folder / "tokenizer.json")
+    golden = Golden(inputs=(GoldenInput(text="the good film"),), logits=((5.0, 5.0),), tolerance=1e-3)
+    with pytest.raises(BundleError, match="a golden logit moves by 1, allowed is 0.001"):
+        check_golden(folder, manifest, golden, tokenizer, MovedByMates())
+    dependent = manifest.model_copy(update={"batch_invariant": False})
+    check_golden(folder, dependent, golden, tokenizer, MovedByMates())
+
+
+def test_a_text_of_full_length_is_computed_before_the_first_request(models_folder: Path) -> None:
+    batches: list[tuple[int, ...]] = []
+
+    class Watched(OnnxEngine):
+        def run(self, batch: EncodedBatch) -> FloatArray:
+            batches.append(batch.input_ids_BS.shape)
+            return super().run(batch)
+
+    folder = models_folder / "reviews" / "dense"
+    open_bundle(folder, partial(Watched, threads=1), max_batch_tokens=1024, clock_s=time.monotonic)
+    assert batches[-1] == (1, 16)
+
+
+def test_clients_do_not_learn_where_the_bundles_lie(models_folder: Path) -> None:
+    lose_the_tokenizer(models_folder / "reviews" / "sparse")
+    [failed] = load(models_folder).failed
+    assert failed.error.startswith("reviews/sparse is not a complete bundle: tokenizer.json is missing")
 
 
 def test_a_loaded_bundle_tells_its_cost(models_folder: Path) -> None:
