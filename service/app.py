@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from service.draining import Drain
 from service.errors import (
+    STOPPING,
     BodyTooLargeError,
     ClientGoneError,
     DrainingError,
@@ -90,7 +91,9 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
     )
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, clock_s=time.monotonic)
+    app.add_middleware(
+        RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
+    )
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
@@ -122,6 +125,10 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 def _unexpected(request_id: str) -> Response:
     """Tells nothing of the exception: that is in the log, under the same id."""
     return _refusal(500, "the service failed on this request; its log tells more under the request id", request_id)
+
+
+def _stopping(request_id: str) -> Response:
+    return _refusal(ERROR_STATUS[DrainingError], STOPPING, request_id, {"Retry-After": str(RETRY_AFTER_S)})
 
 
 def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -20,7 +20,15 @@ import numpy as np
 
 from service.encoding import EncodedBatch, Encoding, FloatArray, pad
 from service.engine import Engine
-from service.errors import DrainingError, EngineError, NotReadyError, QueueFullError, ServiceError, TooManyError
+from service.errors import (
+    STOPPING,
+    DrainingError,
+    EngineError,
+    NotReadyError,
+    QueueFullError,
+    ServiceError,
+    TooManyError,
+)
 from service.packing import choose_batch
 from service.probabilities import check_logits
 
@@ -176,7 +184,7 @@ class Batcher:
     async def close(self) -> None:
         """Stop; what waits or runs ends with DrainingError. Returns when the loop has ended."""
         self._closing = True
-        self._fail(self._queue + self._running, DrainingError(_STOPPING), Ending.SHUTDOWN)
+        self._fail(self._queue + self._running, DrainingError(STOPPING), Ending.SHUTDOWN)
         if self._loop_task is not None:
             self._loop_task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -205,7 +213,7 @@ class Batcher:
                 f"({limits.max_queue_items} texts, {limits.max_queue_tokens} tokens); send fewer at a time"
             )
         if self._closing:
-            raise DrainingError(_STOPPING)
+            raise DrainingError(STOPPING)
         if not self.alive:
             raise NotReadyError(f"the batcher of {self.name} is dead; restart the service")
         if len(self._queue) + num_items > limits.max_queue_items or (
@@ -297,6 +305,3 @@ class Batcher:
             failure = NotReadyError(f"the batcher of {self.name} died; restart the service")
             failure.__cause__ = cause
             self._fail(self._queue + self._running, failure, Ending.ERROR)
-
-
-_STOPPING = "the service is stopping; send the request to another replica or try again later"

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -33,14 +33,17 @@ def main(arguments: Sequence[str]) -> None:
     if settings.dry_run:
         _dry_run(settings)
         return
-    # First, so that a taken port is told at once; clients that come while the bundles load wait in the backlog.
+    # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
+    # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
         catalog = _load(settings)
+        listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
+        app = create_app(settings, catalog, drain)
         config = uvicorn.Config(
-            create_app(settings, catalog, drain),
+            app,
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        DrainingServer(config, drain).run(sockets=[listener])
+        DrainingServer(config, drain, lambda: app.state.serving.close()).run(sockets=[listener])
     finally:
         listener.close()
     log.info("stopped")
@@ -57,9 +60,10 @@ def main(arguments: Sequence[str]) -> None:
 class DrainingServer(uvicorn.Server):
     """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, end_requests: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
         self._drain = drain
+        self._end_requests = end_requests
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         del frame
@@ -70,13 +74,16 @@ class DrainingServer(uvicorn.Server):
         self._drain.begin(time.monotonic())
 
     async def on_tick(self, counter: int) -> bool:
-        if self._drain.is_over(time.monotonic()):
+        now_s = time.monotonic()
+        if self._drain.is_late(now_s):
+            await self._end_requests()  # each waiting request is told so, in the ticks that are left
+        if self._drain.is_over(now_s):
             self.should_exit = True
         return await super().on_tick(counter)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigError when the address cannot be had."""
+    """A socket that holds the address and does not listen yet. Raises ConfigError when it cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -85,14 +92,25 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
-        ) from error
+        raise _taken(host, port, error) from error
     listener.setblocking(False)
     return listener
+
+
+def listen(listener: socket.socket, host: str, port: int) -> None:
+    """Take connections. Raises ConfigError when another process began to listen there meanwhile."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise _taken(host, port, error) from error
+
+
+def _taken(host: str, port: int, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
+    )
 
 
 def _load(settings: Settings) -> Catalog:

@@ -6,7 +6,9 @@ Knows nothing about signals, HTTP or batchers.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.errors import DrainingError
+from service.errors import STOPPING, DrainingError
+
+REFUSAL_S = 1.0
 
 
 class Drain:
@@ -26,15 +28,21 @@ class Drain:
         if self._began_s is None:
             self._began_s = now_s
 
+    def is_late(self, now_s: float) -> bool:
+        """Whether the time is up for requests that are still in flight."""
+        return self._began_s is not None and self.num_inflight > 0 and now_s - self._began_s >= self._timeout_s
+
     def is_over(self, now_s: float) -> bool:
-        """Whether the service may stop now."""
-        return self._began_s is not None and (self.num_inflight == 0 or now_s - self._began_s >= self._timeout_s)
+        """Whether the service may stop now: nothing is in flight, or not even the refusals got through."""
+        return self._began_s is not None and (
+            self.num_inflight == 0 or now_s - self._began_s >= self._timeout_s + REFUSAL_S
+        )
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """While the block runs a request is in flight. Raises DrainingError once the drain has begun."""
         if self.draining:
-            raise DrainingError("the service is stopping; send the request to another replica or try again later")
+            raise DrainingError(STOPPING)
         self.num_inflight += 1
         try:
             yield

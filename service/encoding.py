@@ -19,12 +19,13 @@ FloatArray = NDArray[np.float32]
 class Encoding:
     """The ids of one text or pair, special tokens included.
 
-    `num_tokens_full` is the length before truncation.
+    `num_tokens_full` is the length before truncation; `empty` says that a text has no token of its own.
     """
 
     input_ids: tuple[int, ...]
     token_type_ids: tuple[int, ...]
     num_tokens_full: int
+    empty: bool = False
 
     @property
     def num_tokens(self) -> int:

@@ -21,6 +21,8 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
 
 from sparsebert.errors import SparseBertError
 
+STOPPING = "the service is stopping; send the request to another replica or try again later"
+
 
 class ServiceError(SparseBertError):
     """Base of every error that the service raises on purpose."""

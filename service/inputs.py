@@ -3,18 +3,30 @@
 Pure: JSON values in, texts out, every refusal a sentence with the place in it. Knows nothing about tokens or HTTP.
 """
 
-from service.errors import MalformedError, TooManyError
+from service.errors import MalformedError, TooLongError, TooManyError
 from service.tokenizer import TextInput
 
 FORMS = 'a text or {"text": ..., "text_pair": ...}'
 KINDS = {str: "a text", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
-def read_inputs(value: object, max_items: int) -> list[TextInput]:
+def read_inputs(value: object, max_items: int, max_characters: int) -> list[TextInput]:
     """The texts of `value`: one text, one object with `text` and `text_pair`, or a list of either.
 
-    Raises MalformedError or TooManyError.
+    Raises MalformedError, TooManyError, or TooLongError for a text of more than `max_characters`.
     """
+    inputs = _read_all(value, max_items)
+    for index, one in enumerate(inputs):
+        longest = max(len(one.text), len(one.text_pair or ""))
+        if longest > max_characters:
+            raise TooLongError(
+                f"inputs[{index}] has a text of {longest} characters, the limit is {max_characters}, also with "
+                '"truncate": true; send a part of it, or raise --max-text-characters'
+            )
+    return inputs
+
+
+def _read_all(value: object, max_items: int) -> list[TextInput]:
     if not isinstance(value, list):
         return [_read_one(value, "inputs")]
     if not value:

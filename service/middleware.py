@@ -3,6 +3,7 @@
 Knows nothing about models.
 """
 
+import asyncio
 import logging
 import re
 import uuid
@@ -24,7 +25,7 @@ Fail = Callable[[str], ASGIApp]
 
 
 class RequestEnvelope:
-    """ASGI middleware; `fail` makes the answer to an exception that nobody expected."""
+    """ASGI middleware; `fail` answers an exception that nobody expected, `stop` a request that the server cut off."""
 
     def __init__(
         self,
@@ -33,12 +34,14 @@ class RequestEnvelope:
         metrics: Metrics,
         paths: Collection[tuple[str, str]],
         fail: Fail,
+        stop: Fail,
         clock_s: Callable[[], float],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._paths = frozenset(paths)
         self._fail = fail
+        self._stop = stop
         self._clock_s = clock_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,13 +61,16 @@ class RequestEnvelope:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server stops and waits no longer
+            if status == 0:
+                await self._stop(request_id)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if status == 0:
                 await self._fail(request_id)(scope, receive, send_with_id)
         finally:
             method, route = closed_labels(scope, self._paths)
-            # Without a response the server was told to stop in the middle of the request.
+            # Without a status not even the refusal of a service that stops got through.
             self._metrics.on_http(method, route, status or 503, self._clock_s() - began_s)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding import Encoding
-from service.errors import RequestTimeoutError, TooLongError
+from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
 from service.metrics import Stage
 from service.probabilities import softmax
@@ -64,6 +64,7 @@ class Predictor:
         check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
         encodings = await self._encode(variant, inputs)
         variant.metrics.on_encoded(encodings)
+        check_not_empty(encodings)
         check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
         variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
         encoded_s = self.clock_s()
@@ -89,6 +90,15 @@ class Predictor:
         if sum(one.num_characters for one in inputs) <= MAX_CHARACTERS_INLINE:
             return tokenizer.encode(inputs, max_tokens)
         return await asyncio.get_running_loop().run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+
+
+def check_not_empty(encodings: Sequence[Encoding]) -> None:
+    """Raise MalformedError for a text of which the tokenizer leaves nothing."""
+    for index, encoding in enumerate(encodings):
+        if encoding.empty:
+            raise MalformedError(
+                f"inputs[{index}] is empty for the model: the tokenizer finds no word in it; send words"
+            )
 
 
 def check_lengths(encodings: Sequence[Encoding], max_tokens: int, *, truncate: bool) -> None:

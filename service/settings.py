@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     max_request_items: int = Field(
         default=256, ge=1, le=100_000, description="Texts in one request; more are refused with 422."
     )
+    max_text_characters: int = Field(
+        default=50_000,
+        ge=100,
+        le=10_000_000,
+        description="Characters of one text; longer ones are refused with 422, whatever they ask for.",
+    )
     max_body_bytes: int = Field(
         default=1_000_000, ge=1000, le=1_000_000_000, description="Bytes of one request; more are refused with 413."
     )

@@ -48,9 +48,9 @@ class TextTokenizer:
         texts = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in inputs]
         encoded = self._tokenizer.encode_batch_fast(texts)
         return [
-            _encoding(one, len(one.ids))
+            _encoding(one, len(one.ids), empty=is_empty(text, one))
             if len(one.ids) <= max_tokens
-            else _encoding(self._truncated(text, max_tokens), len(one.ids))
+            else _encoding(self._truncated(text, max_tokens), len(one.ids), empty=is_empty(text, one))
             for text, one in zip(inputs, encoded, strict=True)
         ]
 
@@ -65,6 +65,12 @@ class TextTokenizer:
         first.truncate(num_first)
         second.truncate(num_second)
         return self._tokenizer.post_process(first, second)
+
+
+def is_empty(text: TextInput, encoded: tokenizers.Encoding) -> bool:
+    """Whether the text, or one of the pair, has no token of its own: nothing in it is visible to the model."""
+    wanted = {0} if text.text_pair is None else {0, 1}
+    return not wanted.issubset(encoded.sequence_ids)
 
 
 def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]:
@@ -82,9 +88,10 @@ def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]
     return (longer, shorter) if num_first > num_second else (shorter, longer)
 
 
-def _encoding(encoded: tokenizers.Encoding, num_tokens_full: int) -> Encoding:
+def _encoding(encoded: tokenizers.Encoding, num_tokens_full: int, *, empty: bool) -> Encoding:
     return Encoding(
         input_ids=tuple(encoded.ids),
         token_type_ids=tuple(encoded.type_ids),
         num_tokens_full=num_tokens_full,
+        empty=empty,
     )

@@ -37,7 +37,8 @@ async def compare_variants(request: Request) -> Response:
 
 
 async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
-    inputs = read_inputs(asked.inputs, serving.settings.max_request_items)
+    limits = serving.settings
+    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variants = choose_variants(serving, asked)
     baseline = asked.baseline or choose_baseline(list(variants))
     if baseline not in variants:

@@ -33,7 +33,8 @@ async def predict(request: Request) -> Response:
 
 
 async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
-    inputs = read_inputs(asked.inputs, serving.settings.max_request_items)
+    limits = serving.settings
+    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variant = serving.find(asked.model, asked.variant)
     predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)

@@ -242,6 +242,23 @@ async def test_a_list_that_could_never_be_admitted_says_so() -> None:
 
 
 @in_loop
+async def test_the_wait_in_the_queue_and_the_time_of_the_batch_are_told() -> None:
+    now_s = 100.0
+    gate = Gate(asyncio.get_running_loop())
+    batcher = Batcher("reviews/dense", EchoEngine(gate), LIMITS, clock_s=lambda: now_s)
+    batcher.start()
+    first = asyncio.ensure_future(batcher.submit([encoding(1)]))
+    await gate.entered.wait()
+    second = asyncio.ensure_future(batcher.submit([encoding(2)]))
+    await asyncio.sleep(0)
+    now_s = 103.0
+    gate.open()
+    assert ((await first).queue_s, (await first).infer_s) == (0.0, 3.0)
+    assert ((await second).queue_s, (await second).infer_s) == (3.0, 0.0)
+    await batcher.close()
+
+
+@in_loop
 async def test_silence_is_counted_only_while_a_batch_runs_or_after_death() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())

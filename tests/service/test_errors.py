@@ -32,7 +32,14 @@ REFUSED = {
     "empty text": (b'{"inputs": ""}', 400, "inputs is empty"),
     "blank text": (b'{"inputs": ["good", " "]}', 400, "inputs[1] is empty"),
     "10 MB": (HUGE, 413, "more than 1000000 bytes"),
-    "100,000 characters": (b'{"inputs": "' + b"good " * 20_000 + b'"}', 422, "20002 tokens, the limit is 16"),
+    "100,000 characters, one word": (
+        b'{"inputs": "' + b"a" * 100_000 + b'", "truncate": true}',
+        422,
+        "has a text of 100000 characters, the limit is",
+    ),
+    "invisible characters": (b'{"inputs": ["good", "\\u200b\\ufeff"]}', 400, "inputs[1] is empty for the model"),
+    "100,000 characters": (b'{"inputs": "' + b"good " * 20_000 + b'"}', 422, "has a text of 100000 characters"),
+    "40,000 characters": (b'{"inputs": "' + b"good " * 8000 + b'"}', 422, "8002 tokens, the limit is 16"),
     "unknown variant": (b'{"inputs": "good", "variant": "nope"}', 404, "it has dense, sparse"),
     "unknown model": (b'{"inputs": "good", "model": "nope"}', 404, "there is reviews"),
     "NaN as text": (b'{"inputs": NaN}', 400, "not a number"),
@@ -200,6 +207,20 @@ def test_a_draining_service_admits_nothing_and_says_so(client: TestClient) -> No
     assert response.headers["retry-after"] == "1"
     assert client.get("/readyz").status_code == 503
     assert client.get("/healthz").status_code == 200
+
+
+def test_requests_that_a_stop_ends_are_told_so(models_folder: Path) -> None:
+    gate = Gate()
+    with TestClient(app_with(models_folder, gate)) as client, ThreadPoolExecutor() as threads:
+        body = {"inputs": "good", "variant": "dense"}
+        waiting = [threads.submit(client.post, "/v1/predict", json=body) for _ in range(3)]
+        assert gate.entered.wait(timeout=30)
+        client.portal.call(client.app.state.serving.close)
+        answers = [one.result(timeout=30) for one in waiting]
+        gate.opened.set()
+        assert [answer.status_code for answer in answers] == [503, 503, 503]
+        assert answers[0].json()["error"].startswith("the service is stopping")
+        assert answers[0].headers["retry-after"] == "1"
 
 
 def test_a_caller_that_leaves_is_counted_and_its_text_dropped(models_folder: Path) -> None:

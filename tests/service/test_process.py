@@ -81,7 +81,14 @@ def test_a_drain_does_not_wait_for_ever(models_folder: Path) -> None:
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")
         process.send_signal(signal.SIGTERM)
+        answer = b""
+        while chunk := slow.recv(10_000):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'{"error":"the service is stopping; ' in answer
         assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_garbage_on_the_socket_harms_nobody(models_folder: Path) -> None:

@@ -1,16 +1,21 @@
 """Routing, comparison, probabilities, inputs, CPUs and draining: values in, values out."""
 
+import asyncio
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.cli import DrainingServer
 from service.comparison import Measured, alternating, choose_baseline, compare
-from service.cpus import quota_cpus
+from service.cpus import available_cpus, quota_cpus
 from service.draining import Drain
-from service.errors import DrainingError, MalformedError, TooManyError, UnknownVariantError
+from service.errors import DrainingError, MalformedError, TooLongError, TooManyError, UnknownVariantError
 from service.inputs import check_pairs, read_inputs
 from service.probabilities import softmax, top_labels
 from service.routing import VariantName, choose_default, choose_variant
@@ -103,9 +108,9 @@ def test_top_labels_are_most_probable_first() -> None:
 
 
 def test_inputs_of_every_form() -> None:
-    assert read_inputs("a", 2) == [TextInput(text="a")]
-    assert read_inputs({"text": "a", "text_pair": "b"}, 2) == [TextInput(text="a", text_pair="b")]
-    assert read_inputs(["a", {"text": "b"}], 2) == [TextInput(text="a"), TextInput(text="b")]
+    assert read_inputs("a", 2, 9) == [TextInput(text="a")]
+    assert read_inputs({"text": "a", "text_pair": "b"}, 2, 9) == [TextInput(text="a", text_pair="b")]
+    assert read_inputs(["a", {"text": "b"}], 2, 9) == [TextInput(text="a"), TextInput(text="b")]
 
 
 @pytest.mark.parametrize(
@@ -124,13 +129,19 @@ def test_inputs_of_every_form() -> None:
 )
 def test_malformed_inputs_say_where(value: object, sentence: str) -> None:
     with pytest.raises(MalformedError) as caught:
-        read_inputs(value, 2)
+        read_inputs(value, 2, 9)
     assert str(caught.value) == sentence
 
 
 def test_too_many_inputs() -> None:
     with pytest.raises(TooManyError, match="inputs has 3 texts, the limit is 2"):
-        read_inputs(["a", "b", "c"], 2)
+        read_inputs(["a", "b", "c"], 2, 9)
+
+
+@pytest.mark.parametrize("value", [["a", "x" * 10], ["a", {"text": "a", "text_pair": "x" * 10}]])
+def test_too_many_characters(value: object) -> None:
+    with pytest.raises(TooLongError, match=r"inputs\[1\] has a text of 10 characters, the limit is 9, also with"):
+        read_inputs(value, 2, 9)
 
 
 def test_pairs_and_single_texts_do_not_mix() -> None:
@@ -157,12 +168,44 @@ def test_quota_of_a_container(files: dict[str, str], quota: float | None, tmp_pa
     assert quota_cpus(tmp_path) == quota
 
 
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", 3), ("900000 100000", 3)]
+)
+def test_a_quota_cuts_the_affinity(quota: str, cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    (tmp_path / "cpu.max").write_text(quota)
+    assert available_cpus(tmp_path) == cpus
+
+
 def test_a_drain_waits_for_what_had_begun_but_not_for_ever() -> None:
     drain = Drain(timeout_s=10.0)
     with drain.admitted():
         drain.begin(100.0)
-        assert not drain.is_over(109.0)
-        assert drain.is_over(110.0)
+        assert not drain.is_late(109.0)
+        assert drain.is_late(110.0)
+        assert not drain.is_over(110.0)
+        assert drain.is_over(111.0)
         with pytest.raises(DrainingError), drain.admitted():
             pass
     assert drain.is_over(101.0)
+    assert not drain.is_late(200.0)
+
+
+def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
+    ended = []
+
+    async def end_requests() -> None:
+        ended.append(True)
+
+    async def nothing(scope: object, receive: object, send: object) -> None: ...
+
+    drain = Drain(timeout_s=0.0)
+    server = DrainingServer(uvicorn.Config(nothing), drain, end_requests)
+    with drain.admitted():
+        asyncio.run(server.on_tick(1))
+        assert (ended, server.should_exit) == ([], False)
+        drain.begin(time.monotonic())
+        asyncio.run(server.on_tick(1))
+        assert (ended, server.should_exit) == ([True], False)
+    asyncio.run(server.on_tick(1))
+    assert server.should_exit

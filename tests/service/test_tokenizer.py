@@ -42,6 +42,23 @@ def test_longest_first(lengths: tuple[int, int], room: int, kept: tuple[int, int
     assert longest_first(*lengths, room) == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "pair", "empty"),
+    [
+        ("\u200b", None, True),
+        ("good", None, False),
+        ("unheard", None, False),
+        ("good", "\ufeff", True),
+        ("good", "bad", False),
+    ],
+)
+def test_a_text_without_a_word_is_noticed(
+    make_tokenizer: MakeTokenizer, text: str, pair: str | None, empty: bool
+) -> None:
+    [encoding] = TextTokenizer(make_tokenizer()).encode([TextInput(text=text, text_pair=pair)], 16)
+    assert encoding.empty == empty
+
+
 def test_limits_of_the_file_do_not_count(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = reference(make_tokenizer(), 4)
     tokenizer.enable_padding(length=12)
