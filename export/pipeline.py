@@ -72,15 +72,6 @@ class ExportConfig:
             raise ConfigError(f"--output {self.target} is the checkpoint itself; choose another folder")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Proof:
-    """What was found out about the graph before it is bundled."""
-
-    parity: Parity
-    quality: Quality
-    batch_invariant: bool
-
-
 def export_bundle(config: ExportConfig) -> Manifest:
     """Write one bundle, replacing one that is there; when anything fails nothing is written.
 
@@ -99,16 +90,15 @@ def export_bundle(config: ExportConfig) -> Manifest:
         runner, limits = OnnxRunner(folder / MODEL_FILE), LIMITS[config.precision]
         logits_NC = _answer(runner, texts, config)
         parity = _prove(checkpoint, texts, logits_NC, limits)
-        mixed = spread(checkpoint.examples, BATCH_EXAMPLES)
-        together_NC = runner.padded_logits([texts[index] for index in mixed])
-        invariant = check_batch_invariance(logits_NC[mixed], together_NC, limits)
+        if limits.batch_invariant:
+            mixed = [texts[index] for index in spread(checkpoint.examples, BATCH_EXAMPLES)]
+            _prove_batch_invariance(runner, mixed, checkpoint.run.max_length)
         golden = spread(checkpoint.examples, GOLDEN_EXAMPLES)
         write_golden(
             folder,
             make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
         )
-        proof = _Proof(parity=parity, quality=_quality(checkpoint, logits_NC), batch_invariant=invariant)
-        manifest = _describe(config, checkpoint, graph, proof, digest_folder(folder))
+        manifest = _describe(config, checkpoint, graph, parity, _quality(checkpoint, logits_NC), digest_folder(folder))
         return write_manifest(folder, manifest)
 
 
@@ -133,6 +123,12 @@ def _prove(
     return check_parity(np.stack(rows), found_NC[chosen], words, limits)
 
 
+def _prove_batch_invariance(runner: OnnxRunner, texts: Sequence[EncodedText], max_length: int) -> None:
+    """Compare texts alone with the same texts in one batch, padded to one that is as long as texts may be."""
+    longest = EncodedText([0] * max_length, [0] * max_length)
+    check_batch_invariance(runner.all_logits(texts), runner.padded_logits([*texts, longest])[:-1])
+
+
 def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
     labels_N = np.array([example.label for example in checkpoint.examples])
     accuracy = float((logits_NC.argmax(axis=1) == labels_N).mean())
@@ -143,7 +139,8 @@ def _describe(
     config: ExportConfig,
     checkpoint: MaskedCheckpoint,
     graph: onnx.ModelProto,
-    proof: _Proof,
+    parity: Parity,
+    quality: Quality,
     files: dict[str, FileDigest],
 ) -> Manifest:
     run, masks = checkpoint.run, checkpoint.masks
@@ -163,11 +160,11 @@ def _describe(
         outputs=output_specs(dense.num_labels),
         max_sequence_length=run.max_length,
         precision=config.precision,
-        batch_invariant=proof.batch_invariant,
+        batch_invariant=LIMITS[config.precision].batch_invariant,
         opset=OPSET,
         operators=count_operators(graph),
-        quality=proof.quality,
-        parity=proof.parity,
+        quality=quality,
+        parity=parity,
         size=Size(
             parameters=geometry.parameters(),
             encoder_parameters=geometry.encoder_parameters(),

@@ -93,12 +93,14 @@ def check_golden(folder: Path, manifest: Manifest, golden: Golden, tokenizer: Te
             f"by {difference:.3g}, allowed is {golden.tolerance:.3g}; export again on this kind of machine"
         )
     if manifest.batch_invariant:
-        _check_batch_invariance(folder, golden, encodings, engine)
+        _check_batch_invariance(folder, manifest, golden, encodings, engine)
 
 
-def _check_batch_invariance(folder: Path, golden: Golden, encodings: list[Encoding], engine: Engine) -> None:
-    """All golden inputs in one batch with a longer one, so that each of them is padded."""
-    length = max(encoding.num_tokens for encoding in encodings) + 1
+def _check_batch_invariance(
+    folder: Path, manifest: Manifest, golden: Golden, encodings: list[Encoding], engine: Engine
+) -> None:
+    """All golden inputs in one batch with a longer one, where there may be one, so that each of them is padded."""
+    length = min(max(encoding.num_tokens for encoding in encodings) + 1, manifest.max_sequence_length)
     longer = Encoding(input_ids=(0,) * length, token_type_ids=(0,) * length, num_tokens_full=length)
     together_BC = _run(folder, engine, pad([*encodings, longer]))[:-1]
     difference = _largest_difference(together_BC, golden)
@@ -142,5 +144,5 @@ def _run(folder: Path, engine: Engine, batch: EncodedBatch) -> FloatArray:
     try:
         return engine.run(batch)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise BundleError(f"{folder} has a graph that does not run ({reason}); export again") from error

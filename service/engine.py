@@ -38,7 +38,7 @@ class OnnxEngine:
             # From the path and not from bytes: the file is then never a second time in memory.
             self._session = ort.InferenceSession(str(graph), _options(threads), providers=[PROVIDER])
         except Exception as error:
-            sentence = str(error).splitlines()[0]
+            sentence = str(error).partition("\n")[0]
             raise BundleError(f"{graph} cannot be opened by ONNX Runtime ({sentence}); export again") from error
         self._session.disable_fallback()
         self._check_signature(graph)

@@ -63,9 +63,9 @@ def _replace(target: Path, folder: Path) -> None:
         os.replace(folder, target)
     except BaseException:
         os.replace(retired / target.name, target)
+        retired.rmdir()
         raise
-    finally:
-        shutil.rmtree(retired)
+    shutil.rmtree(retired)
 
 
 def _flush(folder: Path) -> None:

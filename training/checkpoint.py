@@ -46,7 +46,7 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
         model = SparseBertForSequenceClassification.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise CheckpointError(f"{folder} cannot be loaded ({reason}); train again or copy the whole folder") from error
     geometry = model.geometry()
     for name, array, sizes in (

@@ -52,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
             case ".jsonl":
                 return pd.read_json(path, lines=True, dtype=False)
     except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas and pyarrow errors are ValueErrors
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise DataError(f"{path} cannot be read ({reason}); it must be {FORMS[path.suffix]}") from error
     raise DataError(f"{path} is of an unknown kind; use one of {', '.join(SUFFIXES)}")
 

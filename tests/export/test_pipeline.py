@@ -77,6 +77,16 @@ def test_a_graph_that_ignores_the_mask_is_not_bundled(run_dir, tmp_path, monkeyp
     assert list((tmp_path / "m").iterdir()) == []
 
 
+def test_texts_as_long_as_the_model_reads_are_bundled_and_served(bert_dir, tmp_path):
+    rows = ["text,label"] + [f"{'good film ' * 40}{i},{i % 2}" for i in range(24)]
+    for name in ("train.csv", "validation.csv"):
+        (tmp_path / name).write_text("\n".join(rows))
+    words = ["--model", str(bert_dir), "--data-dir", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert run(["train", *words, "--max-length", "32", "--epochs", "1", "--sparsity", "0"]) == 0
+    assert run(["export", str(tmp_path / "run" / "dense"), "--output", str(tmp_path / "m" / "t" / "long")]) == 0
+    assert run(["serve", "--models", str(tmp_path / "m"), "--dry-run"]) == 0
+
+
 def test_a_folder_that_is_no_bundle_is_not_replaced(run_dir, tmp_path):
     variant = tmp_path / "reviews" / "sparse"
     export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=variant))
