@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> None:
     config = build_config(options)
 
     from huggingface_hub.utils import logging as hub_logging
+    from tqdm.contrib.logging import logging_redirect_tqdm
     from transformers.utils import logging as transformers_logging
 
     from training.run import run_training
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     hub_logging.disable_propagation()  # it has a handler of its own; each line once is enough
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    result = run_training(config, options.output)
+    with logging_redirect_tqdm():  # a line of the log does not break a progress bar
+        result = run_training(config, options.output)
     for name, folder in result.checkpoints.items():
         logger.info("%s: accuracy %.2f%% -> %s", name, 100 * result.accuracies[name], folder)
     logger.info("next: sparsebert export %s --output models/NAME/VARIANT", list(result.checkpoints.values())[-1])
