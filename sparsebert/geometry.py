@@ -6,9 +6,18 @@ Letters: L layers, H heads in a layer, F neurons of a feed-forward network (FFN)
 A block with no units left is removed whole, its LayerNorm with it (Xia et al. 2022, CoFi, section 3.1).
 """
 
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 def attention_parameters(heads: int, head_size: int, hidden_size: int) -> int:
@@ -39,7 +48,10 @@ def neuron_parameters(hidden_size: int) -> int:
 
 
 class Geometry(BaseModel):
-    """The sizes of one BERT classifier, layer by layer."""
+    """The sizes of one BERT classifier, layer by layer.
+
+    `embedding_size` is that of embeddings that are projected to the hidden size; None: they have that size.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +63,13 @@ class Geometry(BaseModel):
     max_positions: PositiveInt
     token_types: NonNegativeInt
     num_labels: PositiveInt
+    embedding_size: PositiveInt | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """No `embedding_size` that is None: manifests from before it was known stay what their seals say."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if value is not None}
 
     @model_validator(mode="after")
     def _one_entry_per_layer(self) -> Self:
@@ -68,9 +87,12 @@ class Geometry(BaseModel):
         return attention + sum(ffn_parameters(f, self.hidden_size) for f in self.neurons_L)
 
     def embedding_parameters(self) -> int:
-        """Parameters of the word, position and token type tables and their LayerNorm."""
+        """Parameters of the word, position and token type tables, their LayerNorm and their projection."""
         rows = self.vocabulary_size + self.max_positions + self.token_types
-        return rows * self.hidden_size + 2 * self.hidden_size
+        if self.embedding_size is None:
+            return rows * self.hidden_size + 2 * self.hidden_size
+        projection = self.embedding_size * self.hidden_size + self.hidden_size
+        return rows * self.embedding_size + 2 * self.embedding_size + projection
 
     def classifier_parameters(self) -> int:
         """Parameters of the pooler and the classification layer."""
@@ -88,8 +110,9 @@ class Geometry(BaseModel):
             for heads in self.heads_L
         )
         ffn = sum(2 * self.hidden_size * neurons for neurons in self.neurons_L)
+        projection = (self.embedding_size or 0) * self.hidden_size
         classifier = self.hidden_size * (self.hidden_size + self.num_labels)
-        return sequence_length * (attention + ffn) + classifier
+        return sequence_length * (projection + attention + ffn) + classifier
 
     def encoder_sparsity(self, dense: "Geometry") -> float:
         """The share of `dense`'s encoder parameters that is missing here, in [0, 1]."""

@@ -41,6 +41,28 @@ def test_macs_of_the_tiny_geometry_at_three_tokens():
     assert TINY.macs(3) == 3 * (64 + 24 + 24 + 8) + 4 * 4 + 4 * 3
 
 
+def test_narrow_embeddings_and_their_projection_against_a_table_made_by_hand():
+    narrow = TINY.model_copy(update={"embedding_size": 3})
+    # 17 rows of 3, their norm (6), projection 3->4 (16); nothing else changes
+    assert narrow.embedding_parameters() == 51 + 6 + 16
+    assert narrow.parameters() == 148 + 73 + 35
+    assert narrow.macs(3) == TINY.macs(3) + 3 * (3 * 4)
+
+
+def test_electra_small_has_the_published_numbers():
+    electra = BERT_BASE.model_copy(
+        update={"hidden_size": 256, "embedding_size": 128, "heads_L": (4,) * 12, "neurons_L": (1024,) * 12}
+    )
+    assert electra.parameters() == 13_549_314  # ElectraForSequenceClassification with two labels
+
+
+def test_a_geometry_without_an_embedding_size_does_not_name_one():
+    """The seal of a manifest is over these values: one from before it was known must stay whole."""
+    assert "embedding_size" not in TINY.model_dump(mode="json")
+    assert Geometry.model_validate(TINY.model_dump()) == TINY
+    assert TINY.model_copy(update={"embedding_size": 3}).model_dump()["embedding_size"] == 3
+
+
 def test_a_removed_block_has_no_parameters():
     assert attention_parameters(0, 64, 768) == 0
     assert ffn_parameters(0, 768) == 0
