@@ -16,8 +16,9 @@ import torch
 
 from sparsebert.masks import MaskSet
 from training.backbone import EMBEDDED, resolve_backbone
+from training.geometry import geometry_of
+from training.loading import load_dense
 from training.masking import Gates
-from training.modeling import SparseBertForSequenceClassification
 from training.run import best_precision
 
 Case = tuple[str, float]
@@ -45,11 +46,11 @@ class _Step:
     """A model of its own that does one training step when called."""
 
     def __init__(self, attention: str, dropout: float) -> None:
-        self._model = SparseBertForSequenceClassification.from_dense(resolve_backbone(EMBEDDED)).train()
+        self._model = load_dense(resolve_backbone(EMBEDDED)).train()
         self._model.set_attn_implementation(attention)
         self._model.set_dropout(dropout)
         self._model.bert.embeddings.requires_grad_(False)
-        geometry = self._model.geometry()
+        geometry = geometry_of(self._model)
         self._gates = Gates(MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0]))
         self._optimizer = torch.optim.AdamW((p for p in self._model.parameters() if p.requires_grad), fused=True)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsebert.masks import MaskSet
+from training.geometry import geometry_of
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification, SparseBertLayer
 
 
@@ -22,7 +23,7 @@ def compact(model: SparseBertForSequenceClassification, masks: MaskSet) -> Spars
     A layer of masks without any unit removes that block, its LayerNorm included.
     Raises ValueError when the masks have other sizes than the model.
     """
-    geometry = model.geometry()
+    geometry = geometry_of(model)
     if any(heads != masks.heads_LH.shape[1] for heads in geometry.heads_L) or any(
         neurons != masks.neurons_LF.shape[1] for neurons in geometry.neurons_L
     ):
@@ -34,6 +35,8 @@ def compact(model: SparseBertForSequenceClassification, masks: MaskSet) -> Spars
     small = SparseBertForSequenceClassification(SparseBertConfig(**values))
     with torch.no_grad():
         _copy(model.bert.embeddings, small.bert.embeddings)
+        if model.bert.embeddings_project is not None and small.bert.embeddings_project is not None:
+            _copy(model.bert.embeddings_project, small.bert.embeddings_project)
         _copy(model.bert.pooler, small.bert.pooler)
         _copy(model.classifier, small.classifier)
         pairs = zip(model.bert.encoder.layer, small.bert.encoder.layer, masks.heads_LH, masks.neurons_LF, strict=True)

@@ -45,6 +45,7 @@ from sparsebert.manifest import (
     write_manifest,
 )
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from training.geometry import geometry_of
 from training.masking import fixed_gates
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def _describe(
     files: dict[str, FileDigest],
 ) -> Manifest:
     run, masks = checkpoint.run, checkpoint.masks
-    dense = checkpoint.model.geometry()
+    dense = geometry_of(checkpoint.model)
     geometry = dense.model_copy(update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()})
     name, variant = bundle_name(config.target)
     versions = {package: importlib.metadata.version(package) for package in VERSIONED}

@@ -8,9 +8,14 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GOOD = ("good", "great", "fine", "lovely")
 BAD = ("bad", "poor", "awful", "dull")
@@ -74,3 +79,32 @@ def bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask_token="[MASK]",
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_classifier() -> Callable[..., "PreTrainedModel"]:
+    """A random Hugging Face classifier of a model type: 3 layers, 4 heads, 24 neurons, reads 12 tokens."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    values = {
+        "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 24, "max_position_embeddings": 12, "initializer_range": 0.2, "pad_token_id": 0,
+    }  # fmt: skip
+    one_type = {"pad_token_id": 1, "max_position_embeddings": 14, "type_vocab_size": 1}
+    differences = {
+        "bert": {}, "electra": {"embedding_size": 8}, "distilbert": {"hidden_dim": 24},
+        "roberta": one_type, "xlm-roberta": one_type, "camembert": one_type,
+    }  # fmt: skip
+
+    def make(model_type: str, **changes: object) -> "PreTrainedModel":
+        torch.manual_seed(11)
+        config = AutoConfig.for_model(model_type, **(values | differences[model_type] | {"num_labels": 3} | changes))
+        model = AutoModelForSequenceClassification.from_config(config).eval()
+        with torch.no_grad():  # fresh biases and norms are 0 and 1 and would hide a lost one
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(torch.randn_like(parameter), alpha=0.2)
+        return model
+
+    return make

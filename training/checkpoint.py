@@ -14,6 +14,7 @@ from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, Example, RunRecord, read
 from sparsebert.errors import CheckpointError
 from sparsebert.files import new_folder
 from sparsebert.masks import MaskSet, load_masks, save_masks
+from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification
 
 
@@ -48,7 +49,7 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise CheckpointError(f"{folder} cannot be loaded ({reason}); train again or copy the whole folder") from error
-    geometry = model.geometry()
+    geometry = geometry_of(model)
     for name, array, sizes in (
         ("heads", masks.heads_LH, geometry.heads_L),
         ("neurons", masks.neurons_LF, geometry.neurons_L),

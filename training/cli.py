@@ -48,7 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, for example runs/demo")
     parser.add_argument("--recipe", choices=RECIPES, default="standard", help="named settings (default: standard)")
-    parser.add_argument("--model", help="folder or hub name of a BERT; 'minilm' is the embedded MiniLM (default)")
+    parser.add_argument(
+        "--model",
+        help="folder or hub name of a BERT, RoBERTa, DistilBERT or ELECTRA; 'minilm' is the embedded MiniLM (default)",
+    )
     parser.add_argument("--task", choices=TASKS, help="default: movie-reviews, or custom when --data-dir is given")
     parser.add_argument(
         "--data-dir",

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import Example
 from sparsebert.errors import BackboneError, ConfigError
 from training.backbone import cannot_load
 from training.batching import EncodedExample
+from training.loading import max_positions
 
 CHUNK = 1000
 
@@ -17,13 +18,13 @@ def load_tokenizer(name_or_path: str, max_length: int) -> PreTrainedTokenizerBas
 
     Raises BackboneError when it cannot be had or is no fast one, ConfigError for a bad `max_length`.
     """
+    longest = max_positions(name_or_path)
     try:
-        max_positions = AutoConfig.from_pretrained(name_or_path).max_position_embeddings
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         raise cannot_load(name_or_path, error) from error
-    if not 8 <= max_length <= max_positions:
-        raise ConfigError(f"--max-length is {max_length}; this model takes 8 to {max_positions} tokens")
+    if not 8 <= max_length <= longest:
+        raise ConfigError(f"--max-length is {max_length}; this model takes 8 to {longest} tokens")
     if not tokenizer.is_fast or tokenizer.pad_token_id is None:
         raise BackboneError(f"{name_or_path} has no fast tokenizer with a padding token, which the service needs")
     return tokenizer

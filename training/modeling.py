@@ -1,34 +1,29 @@
 """What is a SparseBERT: one class for the dense, the masked and the compact classifier.
 
-The only file that knows Hugging Face attribute names. It knows nothing about scores, schedules or data.
+The only file that knows Hugging Face attribute names. It knows nothing about scores, schedules or data, and
+imports nothing of this project: `save_pretrained` copies it next to the weights as their remote code.
 
 Letters: B texts, T tokens, D hidden size, L layers, H heads, E head size, F neurons of a feed-forward network.
 
 Transformers v5 has neither `prune_heads` nor `head_mask`, and its models want the same width in every layer.
-So the blocks are ours, with Hugging Face's embeddings, pooler, attention functions and weight names: BERT
-checkpoints load as they are. A block without units is identity and has no weights, its LayerNorm included
+So the blocks are ours, with Hugging Face's embeddings, attention functions and weight names: BERT checkpoints
+load as they are. A block without units is identity and has no weights, its LayerNorm included
 (CoFi, Xia et al. 2022, section 3.1).
 """
 
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.bert.modeling_bert import BertEmbeddings, BertPooler, eager_attention_forward
-
-from sparsebert.errors import BackboneError
-from sparsebert.geometry import Geometry
-from training.backbone import cannot_load
-
-FRESH_WEIGHTS = ("classifier.", "bert.pooler.")  # what a pretrained encoder may come without
+from transformers.models.bert.modeling_bert import eager_attention_forward
+from transformers.models.electra.modeling_electra import ElectraEmbeddings
 
 
 class UnitGates(NamedTuple):
@@ -48,7 +43,8 @@ class UnitGates(NamedTuple):
 class SparseBertConfig(BertConfig):
     """A `BertConfig` whose layers may have different numbers of heads and neurons; 0 removes the block.
 
-    `num_attention_heads` and `intermediate_size` stay those of the dense model that it came from.
+    `num_attention_heads` and `intermediate_size` stay those of the dense model that it came from. Embeddings
+    narrower or wider than the encoder (ELECTRA) are projected to its size; None: they have that of the encoder.
     """
 
     model_type = "sparse_bert"
@@ -56,6 +52,13 @@ class SparseBertConfig(BertConfig):
     head_size: int = 64
     heads_per_layer: list[int] | None = None
     neurons_per_layer: list[int] | None = None
+    embedding_size: int | None = None
+    pooler_activation: Literal["tanh", "relu", "gelu"] = "tanh"
+
+    def __post_init__(self, **others: Any) -> None:
+        super().__post_init__(**others)
+        if self.embedding_size is None:
+            self.embedding_size = self.hidden_size
 
     def heads_L(self) -> list[int]:
         """Heads in each layer."""
@@ -173,6 +176,19 @@ class SparseBertEncoder(nn.Module):
         return x_BTD
 
 
+class SparsePooler(nn.Module):
+    """A dense layer on the first token; names as in Hugging Face's BertPooler, the activation as configured."""
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.pooler_activation]
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """[B, T, D] to [B, D]."""
+        return cast(Tensor, self.activation(self.dense(x_BTD[:, 0])))
+
+
 class SparseBertPreTrainedModel(PreTrainedModel):
     """What `from_pretrained` and `save_pretrained` need to know."""
 
@@ -185,19 +201,21 @@ class SparseBertPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, BertEmbeddings):
+        if isinstance(module, ElectraEmbeddings):
             module.position_ids.copy_(torch.arange(module.position_ids.shape[-1]).expand((1, -1)))
             module.token_type_ids.zero_()
 
 
 class SparseBertModel(SparseBertPreTrainedModel):
-    """Embeddings, encoder and pooler."""
+    """Embeddings (projected to the hidden size when theirs is another), encoder and pooler."""
 
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
-        self.embeddings = BertEmbeddings(config)
+        self.embeddings = ElectraEmbeddings(config)  # BERT's, of any size
+        width = self.embeddings.word_embeddings.embedding_dim
+        self.embeddings_project = None if width == config.hidden_size else nn.Linear(width, config.hidden_size)
         self.encoder = SparseBertEncoder(config)
-        self.pooler = BertPooler(config)
+        self.pooler = SparsePooler(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -215,12 +233,14 @@ class SparseBertModel(SparseBertPreTrainedModel):
     ) -> Tensor:
         """The pooled first token, [B, D]."""
         x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        if self.embeddings_project is not None:
+            x_BTD = self.embeddings_project(x_BTD)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
         return cast(Tensor, self.pooler(self.encoder(x_BTD, mask, gates)))
 
 
 class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
-    """A BERT text classifier that runs dense, masked (with `gates`) and compact (smaller `config`)."""
+    """A text classifier that runs dense, masked (with `gates`) and compact (smaller `config`)."""
 
     def __init__(self, config: SparseBertConfig) -> None:
         super().__init__(config)
@@ -229,48 +249,6 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @classmethod
-    def from_dense(cls, name_or_path: str, **config_changes: Any) -> Self:
-        """Load a BERT checkpoint from a folder or the hub with all heads and neurons.
-
-        `config_changes` (labels, dropout) replace values of its configuration. Weights that the checkpoint
-        does not have (the classifier of a pretrained encoder) are initialised as Hugging Face does.
-        Raises BackboneError when it cannot be read or is not a BERT encoder.
-        """
-        try:
-            return cls._from_dense(name_or_path, config_changes)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise cannot_load(name_or_path, error) from error
-
-    @classmethod
-    def _from_dense(cls, name_or_path: str, config_changes: dict[str, Any]) -> Self:
-        dense = AutoConfig.from_pretrained(name_or_path)
-        if dense.model_type == SparseBertConfig.model_type:
-            if len({*dense.heads_L()}) > 1 or len({*dense.neurons_L()}) > 1:
-                raise BackboneError(
-                    f"{name_or_path} is cut already and its layers differ in size; to prune further give "
-                    "the dense checkpoint that it came from"
-                )
-            return cast(Self, cls.from_pretrained(name_or_path, **config_changes))
-        if dense.model_type != "bert" or dense.is_decoder:
-            raise BackboneError(
-                f"{name_or_path} is a {dense.model_type!r} model; SparseBERT takes BERT encoders "
-                "(model_type 'bert'), for example --model google-bert/bert-base-uncased"
-            )
-        values = dense.to_dict()
-        for own in ("model_type", "architectures", "transformers_version", "dtype"):
-            values.pop(own, None)
-        values["head_size"] = dense.hidden_size // dense.num_attention_heads
-        config = SparseBertConfig(**(values | config_changes))
-        model, report = cls.from_pretrained(
-            name_or_path, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-        lost = [key for key in missing if not key.startswith(FRESH_WEIGHTS)]
-        if lost:
-            raise BackboneError(f"{name_or_path} has no usable {lost[0]} ({len(lost)} weights missing in all)")
-        return cast(Self, model)
 
     def forward(
         self,
@@ -292,20 +270,6 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
             if isinstance(module, nn.Dropout):
                 module.p = probability
 
-    def geometry(self) -> Geometry:
-        """The sizes of this model."""
-        config = self.config
-        return Geometry(
-            hidden_size=config.hidden_size,
-            head_size=config.head_size,
-            heads_L=tuple(config.heads_L()),
-            neurons_L=tuple(config.neurons_L()),
-            vocabulary_size=config.vocab_size,
-            max_positions=config.max_position_embeddings,
-            token_types=config.type_vocab_size,
-            num_labels=config.num_labels,
-        )
 
-
-AutoConfig.register(SparseBertConfig.model_type, SparseBertConfig, exist_ok=True)
-AutoModelForSequenceClassification.register(SparseBertConfig, SparseBertForSequenceClassification, exist_ok=True)
+SparseBertConfig.register_for_auto_class()
+SparseBertForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")

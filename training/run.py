@@ -31,7 +31,9 @@ from training.data import TextData, load_data
 from training.distillation import DistillationObjective, LabelObjective, Objective
 from training.encoding import encode, load_tokenizer
 from training.evaluation import predict_logits
+from training.geometry import geometry_of
 from training.importance.gradient import GradientImportance
+from training.loading import load_dense
 from training.loop import EncodedSplits, LoopConfig, StageLoop
 from training.masking import Gates
 from training.modeling import SparseBertForSequenceClassification
@@ -90,12 +92,12 @@ class _Run:
             return folder
         torch.manual_seed(self._config.seed)  # the classifier that a pretrained encoder lacks is drawn
         labels = dict(enumerate(self._data.labels))
-        model = SparseBertForSequenceClassification.from_dense(
+        model = load_dense(
             resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
         )
         if self._config.prunes:  # told now, not after hours of dense fine-tuning
             pruning = self._config.pruning
-            check_sparsity(model.geometry(), pruning.schedule.final_sparsity, pruning.floor)
+            check_sparsity(geometry_of(model), pruning.schedule.final_sparsity, pruning.floor)
         self._train("dense", model, self._config.dense, LabelObjective(), pruner=None)
         return folder
 
@@ -106,7 +108,7 @@ class _Run:
             return folder
         teacher = load_checkpoint(self._output / "dense")
         objective = DistillationObjective(self._teacher_logits(teacher), self._config.distillation)
-        pruner = Pruner(Gates(teacher.masks), teacher.model.geometry(), GradientImportance(), self._config.pruning)
+        pruner = Pruner(Gates(teacher.masks), geometry_of(teacher.model), GradientImportance(), self._config.pruning)
         self._train("sparse", teacher.model, self._config.sparse, objective, pruner)
         self._teacher_logits_file().unlink()
         return folder
@@ -120,7 +122,7 @@ class _Run:
         pruner: Pruner | None,
     ) -> None:
         data = self._data
-        dense = model.geometry()
+        dense = geometry_of(model)
         # An unfinished stage ends with the same numbers at the same precision only.
         unfinished = f"{self._fingerprint(stage)} {self._accelerator.mixed_precision}"
         snapshot = SnapshotFile(self._output / WORK_FOLDER / f"{stage}.pt", unfinished)

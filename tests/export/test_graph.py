@@ -10,6 +10,7 @@ from export.compaction import compact
 from export.graph import build_graph
 from sparsebert.errors import ExportError
 from sparsebert.masks import MaskSet
+from training.geometry import geometry_of
 from training.masking import fixed_gates
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
@@ -66,8 +67,8 @@ def test_masked_is_compact_is_onnx(masks, seed, batch, tokens):
     model, inputs = make_model(seed), make_inputs(seed, batch, tokens)
     masked = model(**inputs, gates=fixed_gates(masks)).logits.numpy()
     small = compact(model, masks)
-    assert small.num_parameters() == small.geometry().parameters()
-    assert small.geometry().heads_L == masks.kept_heads_L()
+    assert small.num_parameters() == geometry_of(small).parameters()
+    assert geometry_of(small).heads_L == masks.kept_heads_L()
     assert small(**inputs).logits.numpy() == pytest.approx(masked, abs=1e-4)
     assert run_graph(build_graph(small, "fp32"), inputs) == pytest.approx(masked, abs=1e-4)
 
@@ -88,7 +89,7 @@ def test_compaction_leaves_the_model_alone():
     before = model(**inputs).logits
     compact(model, MaskSet(heads_LH=np.eye(LAYERS, HEADS, dtype=bool), neurons_LF=np.eye(LAYERS, NEURONS, dtype=bool)))
     assert torch.equal(model(**inputs).logits, before)
-    assert model.geometry().heads_L == (HEADS,) * LAYERS
+    assert geometry_of(model).heads_L == (HEADS,) * LAYERS
 
 
 def test_masks_must_fit():

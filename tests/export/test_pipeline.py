@@ -17,6 +17,7 @@ from sparsebert.cli import run
 from sparsebert.digests import verify_files
 from sparsebert.errors import CheckpointError, ConfigError, ParityError
 from sparsebert.manifest import read_golden, read_manifest
+from training.geometry import geometry_of
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -50,7 +51,7 @@ def test_the_compact_model_reloads_with_transformers(run_dir, tmp_path):
     target = tmp_path / "reviews" / "sparse"
     manifest = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, with_hf=True))
     model = AutoModelForSequenceClassification.from_pretrained(target / "hf")
-    assert model.geometry() == manifest.geometry
+    assert geometry_of(model) == manifest.geometry
     assert model.num_parameters() == manifest.size.parameters
     assert "hf/model.safetensors" in manifest.files
 

@@ -1,0 +1,98 @@
+"""How a pretrained model, in a folder or on the hub, is loaded as a dense SparseBERT.
+
+Transformers loads it as what it is, in any of its file formats; `training.families` says it in our terms.
+Knows nothing about which folder or name a `--model` stands for.
+"""
+
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
+
+from sparsebert.errors import BackboneError
+from training.backbone import cannot_load
+from training.families import FAMILIES, sparse_config, sparse_weights
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+
+# What a pretrained encoder may come without: the heads of all families.
+FRESH_WEIGHTS = ("classifier.", "pre_classifier.", "bert.pooler.")
+
+
+def load_dense(name_or_path: str, **config_changes: Any) -> SparseBertForSequenceClassification:
+    """A BERT, or a model of another of our families, with all heads and neurons, in evaluation mode.
+
+    `config_changes` (labels, dropout) replace values of its configuration. Weights that the checkpoint
+    does not have (the classifier of a pretrained encoder) are initialised as Hugging Face does.
+    Raises BackboneError when it cannot be read or is of no family that SparseBERT takes.
+    """
+    try:
+        theirs = _read_config(name_or_path)
+        own = _own_config(theirs)
+        for name, value in config_changes.items():
+            setattr(own, name, value)
+        return _load(name_or_path, theirs, own)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise cannot_load(name_or_path, error) from error
+
+
+def max_positions(name_or_path: str) -> int:
+    """How many tokens a model reads. Raises BackboneError as `load_dense` does."""
+    try:
+        return int(_own_config(_read_config(name_or_path)).max_position_embeddings)
+    except (OSError, ValueError) as error:
+        raise cannot_load(name_or_path, error) from error
+
+
+def _read_config(name_or_path: str) -> PreTrainedConfig:
+    """The configuration, as its own class; what we do not take is told before Transformers looks for its code."""
+    values, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    taken = {*FAMILIES, SparseBertConfig.model_type}
+    reason = None
+    if values.get("model_type", "bert") not in taken:
+        reason = f"a {values['model_type']!r} model"
+    elif values.get("is_decoder"):
+        reason = "a decoder"
+    elif values.get("position_embedding_type", "absolute") != "absolute":
+        reason = f"a model with {values['position_embedding_type']!r} positions"
+    if reason is not None:
+        raise BackboneError(
+            f"{name_or_path} is {reason}; SparseBERT takes encoders with absolute positions of the model types "
+            f"{', '.join(FAMILIES)}, for example --model google-bert/bert-base-uncased"
+        )
+    config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
+    if config.model_type == SparseBertConfig.model_type and _is_uneven(config):
+        raise BackboneError(
+            f"{name_or_path} is cut already and its layers differ in size; to prune further give "
+            "the dense checkpoint that it came from"
+        )
+    return config
+
+
+def _is_uneven(config: SparseBertConfig) -> bool:
+    return len({*config.heads_L()}) > 1 or len({*config.neurons_L()}) > 1
+
+
+def _own_config(theirs: PreTrainedConfig) -> SparseBertConfig:
+    if isinstance(theirs, SparseBertConfig):
+        return deepcopy(theirs)
+    return sparse_config(theirs)
+
+
+def _load(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> SparseBertForSequenceClassification:
+    theirs.num_labels = own.num_labels
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        name_or_path, config=theirs, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    lost = [key for key in missing if not key.startswith(FRESH_WEIGHTS)]
+    if lost:
+        raise BackboneError(f"{name_or_path} has no usable {lost[0]} ({len(lost)} weights missing in all)")
+    weights = model.state_dict()
+    if not isinstance(theirs, SparseBertConfig):
+        weights = sparse_weights(theirs, weights)
+    loaded = SparseBertForSequenceClassification.from_pretrained(
+        None, config=own, state_dict=weights, dtype=torch.float32
+    )
+    return cast(SparseBertForSequenceClassification, loaded)
