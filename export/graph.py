@@ -5,7 +5,7 @@ heads is free, unlike that of the runtime's own fusion), Add + LayerNormalizatio
 fused SkipLayerNormalization), and in the last layer only the first token, which is all that the pooler reads.
 Knows nothing about masks, files or accuracy.
 
-B texts, T tokens, Q = T or 1 query tokens, D hidden size, H heads, E head size, F neurons, C classes.
+B texts, T tokens, Q = T or 1 query tokens, D hidden size, H heads, E head (or embedding) size, F neurons, C classes.
 """
 
 from typing import Protocol, cast
@@ -25,6 +25,7 @@ INPUTS = tuple(
     TensorSpec(name=name, dtype="int64", shape=(-1, -1)) for name in ("input_ids", "attention_mask", "token_type_ids")
 )
 ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
+POOLER_ACTIVATIONS = ACTIVATIONS | {"tanh": "Tanh"}
 
 
 class Weights(Protocol):
@@ -107,7 +108,8 @@ class _BertGraph:
         for index, layer in enumerate(layers):
             x_BTD = self._layer(f"layer.{index}", layer, x_BTD, mask, first_token_only=index == len(layers) - 1)
         first_BD = graph.node("Squeeze", x_BTD, graph.constant([1]))
-        pooled_BD = graph.node("Tanh", self._linear("pooler", first_BD, self._model.bert.pooler.dense))
+        pooled_BD = self._linear("pooler", first_BD, self._model.bert.pooler.dense)
+        pooled_BD = graph.node(POOLER_ACTIVATIONS[self._config.pooler_activation], pooled_BD)
         graph.rename(self._linear("classifier", pooled_BD, self._model.classifier), "logits")
         free = ("batch", "sequence")
         return graph.model(
@@ -128,7 +130,9 @@ class _BertGraph:
             graph.constant([0]),
         )
         total = graph.node("Add", graph.node("Add", words, types), positions_TD)
-        return self._layer_norm("embeddings.norm", total, tables.LayerNorm)
+        x_BTE = self._layer_norm("embeddings.norm", total, tables.LayerNorm)
+        projection = self._model.bert.embeddings_project
+        return x_BTE if projection is None else self._linear("embeddings.projection", x_BTE, projection)
 
     def _layer(self, name: str, layer: SparseBertLayer, x_BTD: str, mask: str, *, first_token_only: bool) -> str:
         """Both blocks of a layer; [B, 1, D] when only the first token is wanted."""
