@@ -1,0 +1,77 @@
+"""Masked = compact = ONNX, for every family of backbones."""
+
+from functools import cache
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.compaction import compact
+from export.graph import build_graph
+from sparsebert.masks import MaskSet
+from training.geometry import geometry_of
+from training.loading import load_dense
+from training.masking import fixed_gates
+
+LAYERS, HEADS, NEURONS = 3, 4, 24
+
+
+@pytest.fixture(scope="module")
+def load(make_classifier, tmp_path_factory):
+    @cache
+    def load_family(model_type):
+        folder = tmp_path_factory.mktemp(model_type)
+        make_classifier(model_type).save_pretrained(folder)
+        return load_dense(str(folder))
+
+    return load_family
+
+
+def random_masks(seed: int) -> MaskSet:
+    """Units at random; each block is removed whole with a chance of its own."""
+    rng = np.random.default_rng(seed)
+    heads = (rng.random((LAYERS, HEADS)) < 0.6) & (rng.random((LAYERS, 1)) < 0.8)
+    neurons = (rng.random((LAYERS, NEURONS)) < 0.6) & (rng.random((LAYERS, 1)) < 0.8)
+    return MaskSet(heads_LH=heads, neurons_LF=neurons)
+
+
+def make_inputs(seed: int, batch: int, tokens: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, tokens + 1, (batch, 1), generator=generator)
+    lengths[0] = tokens
+    return {
+        "input_ids": torch.randint(0, 40, (batch, tokens), generator=generator),
+        "attention_mask": (torch.arange(tokens) < lengths).long(),
+        "token_type_ids": torch.randint(0, 2, (batch, tokens), generator=generator),
+    }
+
+
+def run_graph(graph, inputs) -> np.ndarray:
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 4), tokens=st.integers(1, 12))
+@torch.inference_mode()
+def test_masked_is_compact_is_onnx(load, model_type, seed, batch, tokens):
+    model, masks, inputs = load(model_type), random_masks(seed), make_inputs(seed, batch, tokens)
+    masked = model(**inputs, gates=fixed_gates(masks)).logits.numpy()
+    small = compact(model, masks)
+    assert small.num_parameters() == geometry_of(small).parameters()
+    assert geometry_of(small).heads_L == masks.kept_heads_L()
+    assert small(**inputs).logits.numpy() == pytest.approx(masked, abs=1e-4)
+    assert run_graph(build_graph(small, "fp32"), inputs) == pytest.approx(masked, abs=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
+@torch.inference_mode()
+def test_int8_stays_near(load, model_type):
+    model, inputs = load(model_type), make_inputs(1, 4, 12)
+    reference = model(**inputs).logits.numpy()
+    found = run_graph(build_graph(model, "int8"), inputs)
+    assert np.abs(found - reference).max() < 0.2 * np.abs(reference).max()
