@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.builder import GraphBuilder
 from export.bundle import bundle_name, spread
@@ -50,10 +50,13 @@ def test_golden_examples_replay(run_dir, tmp_path):
 def test_the_compact_model_reloads_with_transformers(run_dir, tmp_path):
     target = tmp_path / "reviews" / "sparse"
     manifest = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, with_hf=True))
-    model = AutoModelForSequenceClassification.from_pretrained(target / "hf")
+    model = AutoModelForSequenceClassification.from_pretrained(target / "hf", trust_remote_code=False)
     assert geometry_of(model) == manifest.geometry
     assert model.num_parameters() == manifest.size.parameters
-    assert "hf/model.safetensors" in manifest.files
+    assert {"hf/model.safetensors", "hf/modeling.py", "hf/tokenizer.json"} <= set(manifest.files)
+    texts = ["good film", "the plot was dull"]
+    tokenizer = AutoTokenizer.from_pretrained(target / "hf")
+    assert tokenizer(texts)["input_ids"] == AutoTokenizer.from_pretrained(run_dir / "sparse")(texts)["input_ids"]
 
 
 def test_a_failed_parity_leaves_nothing(run_dir, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -57,6 +58,24 @@ def test_uneven_layers_save_and_load(tmp_path):
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
 
 
+@torch.inference_mode()
+def test_a_checkpoint_from_before_other_families_loads(tmp_path):
+    """Its configuration does not name what BERT does not have, and no code lies beside it."""
+    torch.manual_seed(1)
+    config = SparseBertConfig(
+        vocab_size=23, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=24, head_size=4
+    )
+    model = SparseBertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    for name in ("embedding_size", "pooler_activation", "auto_map"):
+        values.pop(name)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "modeling.py").unlink()
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded(**inputs()).logits, model(**inputs()).logits)
+
+
 def test_a_new_process_loads_it_after_import_training(tmp_path):
     config = SparseBertConfig(
         vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=4, head_size=4,
@@ -65,7 +84,7 @@ def test_a_new_process_loads_it_after_import_training(tmp_path):
     SparseBertForSequenceClassification(config).save_pretrained(tmp_path)
     code = (
         "import sys, training; from transformers import AutoModelForSequenceClassification as A; "
-        "print(A.from_pretrained(sys.argv[1]).config.heads_L())"
+        "print(A.from_pretrained(sys.argv[1], trust_remote_code=False).config.heads_L())"
     )
     result = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[1]"
