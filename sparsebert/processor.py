@@ -1,0 +1,34 @@
+"""Can this processor multiply 8-bit integers of the full range without error?
+
+ONNX Runtime's x86 kernels for processors without VNNI add two products of 8-bit integers in 16 bits, which saturate
+when weights use all 8 bits. Other processors have no such kernels. Knows nothing about models.
+"""
+
+import platform
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+X86 = ("x86_64", "amd64", "i386", "i686", "x86")
+VNNI_FLAGS = frozenset({"avx512_vnni", "avx512vnni", "avx_vnni"})
+
+
+def needs_reduced_range(machine: str, cpu_info: str) -> bool:
+    """Whether int8 weights must have 7 bits; `cpu_info` is the text of /proc/cpuinfo, empty where there is none."""
+    if machine.lower() not in X86:
+        return False
+    flags = {
+        flag
+        for line in cpu_info.splitlines()
+        if line.partition(":")[0].strip() == "flags"
+        for flag in line.partition(":")[2].split()
+    }
+    return not flags & VNNI_FLAGS
+
+
+def this_processor_needs_reduced_range() -> bool:
+    """The answer for the machine that this runs on; on x86 without /proc/cpuinfo, the safe one."""
+    try:
+        cpu_info = CPU_INFO.read_text(encoding="utf-8")
+    except OSError:
+        cpu_info = ""
+    return needs_reduced_range(platform.machine(), cpu_info)
