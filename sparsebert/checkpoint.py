@@ -1,6 +1,7 @@
-"""What a masked checkpoint holds besides weights: the run that made it and the examples that judge it.
+"""What a masked checkpoint holds besides weights: the run that made it and examples to judge and calibrate by.
 
-A masked checkpoint is a Hugging Face folder with `masks.safetensors`, `run.json` and `examples.jsonl`.
+A masked checkpoint is a Hugging Face folder with `masks.safetensors`, `run.json`, `examples.jsonl` (the
+validation split) and `calibration.jsonl` (some training texts, by which export chooses the ranges of integers).
 Knows nothing about PyTorch; `training.checkpoint` reads and writes the weights.
 """
 
@@ -17,7 +18,16 @@ from sparsebert.manifest import Task
 MASKS_FILE = "masks.safetensors"
 RUN_FILE = "run.json"
 EXAMPLES_FILE = "examples.jsonl"
-CHECKPOINT_FILES = ("config.json", "model.safetensors", "tokenizer.json", MASKS_FILE, RUN_FILE, EXAMPLES_FILE)
+CALIBRATION_FILE = "calibration.jsonl"
+CHECKPOINT_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    MASKS_FILE,
+    RUN_FILE,
+    EXAMPLES_FILE,
+    CALIBRATION_FILE,
+)
 
 
 class _Record(BaseModel):
@@ -90,9 +100,12 @@ def read_run(checkpoint: Path) -> RunRecord:
         raise CheckpointError(f"{path} is malformed ({error.errors()[0]['msg']}); train again") from error
 
 
-def read_examples(checkpoint: Path) -> tuple[Example, ...]:
-    """Read `examples.jsonl`: the validation split. Raises CheckpointError when it is missing or malformed."""
-    path = checkpoint / EXAMPLES_FILE
+def read_examples(checkpoint: Path, name: str = EXAMPLES_FILE) -> tuple[Example, ...]:
+    """Read a file of examples: the validation split, or some of the training split (`CALIBRATION_FILE`).
+
+    Raises CheckpointError when it is missing or malformed.
+    """
+    path = checkpoint / name
     try:
         # Lines of bytes: a text may hold U+2028 or U+0085, at which `str.splitlines` would break it.
         return tuple(Example.model_validate_json(line) for line in path.read_bytes().splitlines())
@@ -100,7 +113,7 @@ def read_examples(checkpoint: Path) -> tuple[Example, ...]:
         raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
 
 
-def write_examples(checkpoint: Path, examples: Iterable[Example]) -> None:
-    """Write `examples.jsonl`, one example a line."""
+def write_examples(checkpoint: Path, examples: Iterable[Example], name: str = EXAMPLES_FILE) -> None:
+    """Write a file of examples, one a line."""
     text = "".join(example.model_dump_json() + "\n" for example in examples)
-    (checkpoint / EXAMPLES_FILE).write_text(text, encoding="utf-8")
+    (checkpoint / name).write_text(text, encoding="utf-8")

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsebert.checkpoint import CHECKPOINT_FILES, MASKS_FILE, RUN_FILE, read_examples, read_run
+from sparsebert.checkpoint import (
+    CALIBRATION_FILE,
+    CHECKPOINT_FILES,
+    EXAMPLES_FILE,
+    MASKS_FILE,
+    RUN_FILE,
+    read_examples,
+    read_run,
+)
 from sparsebert.digests import verify_files
 from sparsebert.errors import BundleError, CheckpointError
 from sparsebert.geometry import Geometry
@@ -64,7 +72,8 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
         (dense.num_layers, dense.neurons_L[0]),
     ):
         raise CheckpointError(f"{folder / MASKS_FILE} is of another model; copy the whole folder again, or train again")
-    read_examples(folder)
+    for name in (EXAMPLES_FILE, CALIBRATION_FILE):
+        read_examples(folder, name)
     geometry = run.dense_geometry.model_copy(
         update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()}
     )

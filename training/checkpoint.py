@@ -10,7 +10,16 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from sparsebert.checkpoint import MASKS_FILE, RUN_FILE, Example, RunRecord, read_examples, read_run, write_examples
+from sparsebert.checkpoint import (
+    CALIBRATION_FILE,
+    MASKS_FILE,
+    RUN_FILE,
+    Example,
+    RunRecord,
+    read_examples,
+    read_run,
+    write_examples,
+)
 from sparsebert.errors import CheckpointError
 from sparsebert.files import new_folder
 from sparsebert.masks import MaskSet, load_masks, save_masks
@@ -20,13 +29,17 @@ from training.modeling import SparseBertForSequenceClassification
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskedCheckpoint:
-    """Everything that export needs; the model is dense and in evaluation mode, `masks` say what to cut."""
+    """Everything that export needs; the model is dense and in evaluation mode, `masks` say what to cut.
+
+    `examples` are the validation split, `calibration` some of the training split.
+    """
 
     model: SparseBertForSequenceClassification
     tokenizer: PreTrainedTokenizerBase
     masks: MaskSet
     run: RunRecord
     examples: Sequence[Example]
+    calibration: Sequence[Example]
 
 
 def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint) -> None:
@@ -36,6 +49,7 @@ def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint) -> None:
         checkpoint.tokenizer.save_pretrained(part)
         save_masks(checkpoint.masks, part / MASKS_FILE)
         write_examples(part, checkpoint.examples)
+        write_examples(part, checkpoint.calibration, CALIBRATION_FILE)
         (part / RUN_FILE).write_text(checkpoint.run.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
@@ -59,5 +73,10 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
                 f"{folder} has masks for {array.shape} {name} but a model with {sizes}; copy the folder again"
             )
     return MaskedCheckpoint(
-        model=model.eval(), tokenizer=tokenizer, masks=masks, run=run, examples=read_examples(folder)
+        model=model.eval(),
+        tokenizer=tokenizer,
+        masks=masks,
+        run=run,
+        examples=read_examples(folder),
+        calibration=read_examples(folder, CALIBRATION_FILE),
     )

@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 Stage = Literal["dense", "sparse"]
 WORK_FOLDER = ".work"
+CALIBRATION_EXAMPLES = 256
 VERSIONED = ("torch", "transformers", "accelerate", "numpy")
 
 
@@ -163,7 +164,12 @@ class _Run:
         save_checkpoint(
             self._output / stage,
             MaskedCheckpoint(
-                model=unwrapped, tokenizer=self._tokenizer, masks=masks, run=record, examples=data.validation
+                model=unwrapped,
+                tokenizer=self._tokenizer,
+                masks=masks,
+                run=record,
+                examples=data.validation,
+                calibration=data.train[:: -(-len(data.train) // CALIBRATION_EXAMPLES)],
             ),
         )
         snapshot.delete()

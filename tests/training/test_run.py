@@ -81,8 +81,8 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     assert sparse.labels == ("no", "yes")
     assert len(read_examples(tmp_path / "sparse")) == 32
     assert sorted(path.name for path in (tmp_path / "sparse").iterdir()) == [
-        "config.json", "examples.jsonl", "masks.safetensors", "model.safetensors", "modeling.py", "run.json",
-        "tokenizer.json", "tokenizer_config.json",
+        "calibration.jsonl", "config.json", "examples.jsonl", "masks.safetensors", "model.safetensors", "modeling.py",
+        "run.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert list((tmp_path / ".work").iterdir()) == []
     assert (
