@@ -7,11 +7,12 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from transformers.utils import logging as transformers_logging
 
 from export.pipeline import ExportConfig, export_bundle
-from sparsebert.manifest import Precision
+from sparsebert.manifest import Precision, WeightRange
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,12 @@ def main(arguments: Sequence[str]) -> None:
     transformers_logging.disable_progress_bar()
     manifest = export_bundle(
         ExportConfig(
-            checkpoint=options.checkpoint, target=options.output, precision=options.precision, with_hf=options.hf
+            checkpoint=options.checkpoint,
+            target=options.output,
+            precision=options.precision,
+            weight_range=options.weight_range,
+            tune=options.tune,
+            with_hf=options.hf,
         )
     )
     size_bytes = manifest.files["model.onnx"].size_bytes
@@ -47,7 +53,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="bundle folder, ending in MODEL/VARIANT"
     )
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
-    parser.add_argument("--precision", choices=precisions, default="fp32", help="numbers in the graph (default: fp32)")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="fp32",
+        help="numbers in the graph: fp32 or int8 for CPUs, fp16 for GPUs (default: fp32)",
+    )
+    parser.add_argument(
+        "--weight-range",
+        choices=get_args(WeightRange),
+        help="bits of int8 weights: 8 (full), or 7 (reduced) for x86 processors without VNNI, on which 8 would "
+        "saturate (default: what this machine's processor needs)",
+    )
+    parser.add_argument(
+        "--tune", action="store_true", help="measure the equivalent forms of the graph here and take the fastest"
+    )
     parser.add_argument("--hf", action="store_true", help="add hf/, the compact model for Transformers")
     return parser

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from export.assembly import float_graphs, int8_graphs
 from export.builder import OPSET, count_operators
 from export.bundle import (
     GOLDEN_EXAMPLES,
@@ -25,11 +25,15 @@ from export.bundle import (
     spread,
     write_golden,
 )
+from export.calibration import calibrate
 from export.compaction import compact
-from export.graph import INPUTS, build_graph, output_specs
-from export.parity import LIMITS, ParityLimits, check_batch_invariance, check_parity
+from export.forms import DEFAULT_FORMS, Form
+from export.graph import INPUTS, output_specs
+from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
 from export.texts import EncodedText, encode_examples
+from export.tuning import fastest_form, typical_batches
+from export.weights import ModelWeights, read_weights
 from sparsebert.errors import ConfigError
 from sparsebert.files import new_folder
 from sparsebert.manifest import (
@@ -38,21 +42,19 @@ from sparsebert.manifest import (
     TOKENIZER_FILE,
     FileDigest,
     Manifest,
-    Parity,
     Precision,
     Quality,
     Size,
+    WeightRange,
     write_manifest,
 )
+from sparsebert.processor import this_processor_needs_reduced_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.geometry import geometry_of
-from training.masking import fixed_gates
 
 logger = logging.getLogger(__name__)
 
 Float32 = NDArray[np.float32]
-PARITY_EXAMPLES = 128
-BATCH_EXAMPLES = 16
 MACS_SEQUENCE_LENGTH = 128
 HF_FOLDER = "hf"
 VERSIONED = ("onnx", "torch", "transformers", "numpy")
@@ -60,17 +62,35 @@ VERSIONED = ("onnx", "torch", "transformers", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """What to export, to where, and how; the last two names of `target` are model and variant."""
+    """What to export, to where, and how; the last two names of `target` are model and variant.
+
+    `weight_range` of int8 weights: None asks this machine's processor. `tune` measures the forms of the graph here.
+    """
 
     checkpoint: Path
     target: Path
     precision: Precision = "fp32"
+    weight_range: WeightRange | None = None
+    tune: bool = False
     with_hf: bool = False
 
     def __post_init__(self) -> None:
         bundle_name(self.target)
         if self.target.resolve() == self.checkpoint.resolve():
             raise ConfigError(f"--output {self.target} is the checkpoint itself; choose another folder")
+        if self.weight_range is not None and self.precision != "int8":
+            raise ConfigError(f"--weight-range is for --precision int8, not for {self.precision}")
+        if self.tune and self.precision == "fp16":
+            raise ConfigError("--tune measures on this machine's CPU, and fp16 is for GPUs; leave one of them out")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Graph:
+    """A graph and how it came to be written as it is."""
+
+    model: onnx.ModelProto
+    form: Form
+    weight_range: WeightRange | None
 
 
 def export_bundle(config: ExportConfig) -> Manifest:
@@ -80,54 +100,48 @@ def export_bundle(config: ExportConfig) -> Manifest:
     """
     checkpoint = load_checkpoint(config.checkpoint)
     small = compact(checkpoint.model, checkpoint.masks)
-    graph = build_graph(small, config.precision)
     with new_folder(config.target, marker=MANIFEST_FILE, kind="bundle") as folder:
-        onnx.save(graph, folder / MODEL_FILE)
         checkpoint.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
         if config.with_hf:
             small.save_pretrained(folder / HF_FOLDER)
             checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
-        texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, checkpoint.run.max_length)
-        runner, limits = OnnxRunner(folder / MODEL_FILE), LIMITS[config.precision]
+        max_length = checkpoint.run.max_length
+        calibration = encode_examples(folder / TOKENIZER_FILE, checkpoint.calibration, max_length)
+        graph = _write_graph(config, read_weights(small), calibration)
+        onnx.save(graph.model, folder / MODEL_FILE)
+        texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
+        runner = OnnxRunner(folder / MODEL_FILE)
         logits_NC = _answer(runner, texts, config)
-        parity = _prove(checkpoint, texts, logits_NC, limits)
-        if limits.batch_invariant:
-            mixed = [texts[index] for index in spread(checkpoint.examples, BATCH_EXAMPLES)]
-            _prove_batch_invariance(runner, mixed, checkpoint.run.max_length)
+        proof = prove(checkpoint, small, runner, texts, logits_NC, config.precision)
         golden = spread(checkpoint.examples, GOLDEN_EXAMPLES)
         write_golden(
             folder,
             make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
         )
-        manifest = _describe(config, checkpoint, graph, parity, _quality(checkpoint, logits_NC), digest_folder(folder))
+        manifest = _describe(config, checkpoint, graph, proof, _quality(checkpoint, logits_NC), digest_folder(folder))
         return write_manifest(folder, manifest)
+
+
+def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Sequence[EncodedText]) -> _Graph:
+    """The graph in its default form, or in the one that is fastest here."""
+    weight_range: WeightRange | None = None
+    if config.precision == "int8":
+        weight_range = config.weight_range or ("reduced" if this_processor_needs_reduced_range() else "full")
+        assemble = int8_graphs(calibrate(weights, calibration), weight_range)
+    else:
+        assemble = float_graphs(weights, config.precision)
+    form = DEFAULT_FORMS[config.precision]
+    if config.tune:
+        start = form
+        form, speedup = fastest_form(assemble, start, typical_batches(calibration))
+        logger.info("tuned: %s; %.3f times as fast here as the default form", form.as_dict(), speedup)
+    return _Graph(model=assemble(form), form=form, weight_range=weight_range)
 
 
 def _answer(runner: OnnxRunner, texts: Sequence[EncodedText], config: ExportConfig) -> Float32:
     variant = config.target.name
     with tqdm(total=len(texts), desc=f"checking {variant}", unit="text", disable=None) as bar:
         return runner.all_logits(texts, bar.update)
-
-
-@torch.inference_mode()
-def _prove(
-    checkpoint: MaskedCheckpoint, texts: Sequence[EncodedText], found_NC: Float32, limits: ParityLimits
-) -> Parity:
-    """Compare with the masked PyTorch model, in 32-bit floats, on texts of all lengths."""
-    chosen = spread(checkpoint.examples, PARITY_EXAMPLES)
-    gates = fixed_gates(checkpoint.masks)
-    rows = []
-    for index in chosen:
-        ids, segments = torch.tensor([texts[index].token_ids]), torch.tensor([texts[index].segments])
-        rows.append(checkpoint.model(input_ids=ids, token_type_ids=segments, gates=gates).logits[0].numpy())
-    words = [checkpoint.examples[index].text for index in chosen]
-    return check_parity(np.stack(rows), found_NC[chosen], words, limits)
-
-
-def _prove_batch_invariance(runner: OnnxRunner, texts: Sequence[EncodedText], max_length: int) -> None:
-    """Compare texts alone with the same texts in one batch, padded to one that is as long as texts may be."""
-    longest = EncodedText([0] * max_length, [0] * max_length)
-    check_batch_invariance(runner.all_logits(texts), runner.padded_logits([*texts, longest])[:-1])
 
 
 def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
@@ -139,8 +153,8 @@ def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
 def _describe(
     config: ExportConfig,
     checkpoint: MaskedCheckpoint,
-    graph: onnx.ModelProto,
-    parity: Parity,
+    graph: _Graph,
+    proof: Proof,
     quality: Quality,
     files: dict[str, FileDigest],
 ) -> Manifest:
@@ -161,11 +175,16 @@ def _describe(
         outputs=output_specs(dense.num_labels),
         max_sequence_length=run.max_length,
         precision=config.precision,
-        batch_invariant=LIMITS[config.precision].batch_invariant,
+        weight_range=graph.weight_range,
+        batch_invariant=True,
         opset=OPSET,
-        operators=count_operators(graph),
+        operators=count_operators(graph.model),
+        form=graph.form.as_dict(),
+        tuned=config.tune,
         quality=quality,
-        parity=parity,
+        parity=proof.parity,
+        parity_random_ids=proof.parity_random_ids,
+        compact_difference=proof.compact_difference,
         size=Size(
             parameters=geometry.parameters(),
             encoder_parameters=geometry.encoder_parameters(),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -19,11 +20,13 @@ Float32 = NDArray[np.float32]
 class OnnxRunner:
     """A graph on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, graph: Path | onnx.ModelProto, threads: int = 0) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own kinds, without a common base
             raise ExportError(f"ONNX Runtime {onnxruntime.__version__} cannot load the graph: {error}") from error
 
@@ -34,15 +37,13 @@ class OnnxRunner:
 
     def padded_logits(self, texts: Sequence[EncodedText]) -> Float32:
         """Logits [N, C] of all texts in one batch, padded with zeros to the longest."""
-        shape = (len(texts), max(len(text.token_ids) for text in texts))
-        feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-        for row, text in enumerate(texts):
-            length = len(text.token_ids)
-            feeds["input_ids"][row, :length] = text.token_ids
-            feeds["attention_mask"][row, :length] = 1
-            feeds["token_type_ids"][row, :length] = text.segments
-        logits_NC: Float32 = self._session.run(["logits"], feeds)[0]
+        logits_NC: Float32 = self.outputs(texts, ["logits"])[0]
         return logits_NC
+
+    def outputs(self, texts: Sequence[EncodedText], names: Sequence[str]) -> list[Float32]:
+        """Outputs of the graph by name for all texts in one batch, padded with zeros to the longest."""
+        found: list[Float32] = self._session.run(list(names), pad(texts))
+        return found
 
     def all_logits(self, texts: Sequence[EncodedText], on_text: Callable[[], object] = lambda: None) -> Float32:
         """Logits [N, C], each text alone in its batch; `on_text` is called after each."""
@@ -51,6 +52,18 @@ class OnnxRunner:
             rows.append(self.logits(encoded))
             on_text()
         return np.stack(rows)
+
+
+def pad(texts: Sequence[EncodedText]) -> dict[str, NDArray[np.int64]]:
+    """The graph's inputs for texts in one batch."""
+    shape = (len(texts), max(len(text.token_ids) for text in texts))
+    feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    for row, text in enumerate(texts):
+        length = len(text.token_ids)
+        feeds["input_ids"][row, :length] = text.token_ids
+        feeds["attention_mask"][row, :length] = 1
+        feeds["token_type_ids"][row, :length] = text.segments
+    return feeds
 
 
 def runtime_version() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from sparsebert.checkpoint import Example
@@ -27,3 +28,13 @@ def encode_examples(tokenizer_file: Path, examples: Sequence[Example], max_lengt
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
     return [EncodedText(encoding.ids, encoding.type_ids) for encoding in tokenizer.encode_batch(inputs)]
+
+
+def random_texts(seed: int, count: int, max_length: int, vocabulary_size: int) -> list[EncodedText]:
+    """Texts of all lengths with ids and segments that no tokenizer would give."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, max_length + 1, count)
+    return [
+        EncodedText(rng.integers(0, vocabulary_size, length).tolist(), rng.integers(0, 2, length).tolist())
+        for length in lengths
+    ]

@@ -17,6 +17,7 @@ from service.tokenizer import TextInput, TextTokenizer
 from sparsebert.digests import verify_files
 from sparsebert.errors import BundleError
 from sparsebert.manifest import MODEL_FILE, TOKENIZER_FILE, Golden, Manifest, read_golden, read_manifest
+from sparsebert.processor import this_processor_needs_reduced_range
 
 OpenEngine = Callable[[Path], Engine]
 
@@ -57,6 +58,7 @@ def open_bundle(
             f"is {max_batch_tokens}; raise it to at least that"
         )
     _check_specs(folder, manifest)
+    check_processor(folder, manifest, reduced_range=this_processor_needs_reduced_range())
     verify_files(folder, manifest)
     tokenizer = TextTokenizer.from_file(folder / TOKENIZER_FILE)
     engine = open_engine(folder / MODEL_FILE)
@@ -123,6 +125,20 @@ def _check_specs(folder: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{folder} has a manifest with the inputs {', '.join(reads)} and the outputs {', '.join(gives)}; the "
             f"service feeds {', '.join(INPUT_NAMES)} and takes {OUTPUT_NAME}; export again"
+        )
+
+
+def check_processor(folder: Path, manifest: Manifest, *, reduced_range: bool) -> None:
+    """Raise BundleError when this machine would compute the graph wrongly, or only by converting every number.
+
+    `reduced_range` says that the processor needs int8 weights of 7 bits.
+    """
+    if manifest.precision == "fp16":
+        raise BundleError(f"{folder} is in fp16, for GPUs, and the service computes on the CPU; export fp32 or int8")
+    if manifest.weight_range == "full" and reduced_range:
+        raise BundleError(
+            f"{folder} has int8 weights of 8 bits, which saturate on processors without VNNI such as this one; "
+            "export again with --weight-range reduced"
         )
 
 

@@ -24,7 +24,8 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "int8", "fp16"]
+WeightRange = Literal["full", "reduced"]
 
 
 class _Record(BaseModel):
@@ -56,7 +57,7 @@ class Quality(_Record):
 
 
 class Parity(_Record):
-    """How far the graph's logits are from PyTorch's on real texts, each text alone in its batch."""
+    """How far the graph's logits are from those of the masked model in PyTorch, each text alone in its batch."""
 
     max_logit_difference: NonNegativeFloat
     label_agreement: Share
@@ -81,9 +82,15 @@ class FileDigest(_Record):
 
 
 class Manifest(_Record):
-    """Everything a server or a reader must know about a bundle before it opens the graph."""
+    """Everything a server or a reader must know about a bundle before it opens the graph.
 
-    schema_version: Literal[1] = 1
+    `form` says in which of the equivalent ways the graph is written, and `tuned` that they were measured on the
+    machine that exported. `weight_range` of an int8 graph is `reduced` when its weights have 7 bits, for processors
+    without VNNI. `parity` is on held-out texts, `parity_random_ids` on random token ids, and `compact_difference` is
+    the largest logit difference between the masked and the compact model in PyTorch, over both.
+    """
+
+    schema_version: Literal[2] = 2
     name: Name
     variant: Name
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -95,11 +102,16 @@ class Manifest(_Record):
     outputs: tuple[TensorSpec, ...]
     max_sequence_length: PositiveInt
     precision: Precision
+    weight_range: WeightRange | None
     batch_invariant: bool
     opset: PositiveInt
     operators: dict[str, PositiveInt]
+    form: dict[str, str]
+    tuned: bool
     quality: Quality
     parity: Parity
+    parity_random_ids: Parity
+    compact_difference: NonNegativeFloat
     size: Size
     files: dict[str, FileDigest]
     provenance: dict[str, str]

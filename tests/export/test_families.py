@@ -9,8 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.assembly import float_graphs, int8_graphs
+from export.calibration import calibrate
 from export.compaction import compact
-from export.graph import build_graph
+from export.forms import CPU_FORM
+from export.texts import random_texts
+from export.weights import read_weights
 from sparsebert.masks import MaskSet
 from training.geometry import geometry_of
 from training.loading import load_dense
@@ -65,7 +69,7 @@ def test_masked_is_compact_is_onnx(load, model_type, seed, batch, tokens):
     assert small.num_parameters() == geometry_of(small).parameters()
     assert geometry_of(small).heads_L == masks.kept_heads_L()
     assert small(**inputs).logits.numpy() == pytest.approx(masked, abs=1e-4)
-    assert run_graph(build_graph(small, "fp32"), inputs) == pytest.approx(masked, abs=1e-4)
+    assert run_graph(float_graphs(read_weights(small), "fp32")(CPU_FORM), inputs) == pytest.approx(masked, abs=1e-4)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
@@ -73,5 +77,6 @@ def test_masked_is_compact_is_onnx(load, model_type, seed, batch, tokens):
 def test_int8_stays_near(load, model_type):
     model, inputs = load(model_type), make_inputs(1, 4, 12)
     reference = model(**inputs).logits.numpy()
-    found = run_graph(build_graph(model, "int8"), inputs)
+    calibrated = calibrate(read_weights(model), random_texts(5, 40, 12, 40))
+    found = run_graph(int8_graphs(calibrated, "full")(CPU_FORM), inputs)
     assert np.abs(found - reference).max() < 0.2 * np.abs(reference).max()

@@ -17,10 +17,11 @@ from sparsebert.cli import run
 from sparsebert.digests import verify_files
 from sparsebert.errors import CheckpointError, ConfigError, ParityError
 from sparsebert.manifest import read_golden, read_manifest
+from sparsebert.processor import this_processor_needs_reduced_range
 from training.geometry import geometry_of
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
     target = tmp_path / "reviews" / "sparse"
     manifest = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, precision=precision))
@@ -29,7 +30,13 @@ def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
     record = read_run(run_dir / "sparse")
     assert (manifest.name, manifest.variant, manifest.labels) == ("reviews", "sparse", ("no", "yes"))
     assert manifest.size.encoder_sparsity == record.encoder_sparsity
-    assert manifest.batch_invariant == (precision == "fp32")
+    assert manifest.batch_invariant
+    assert manifest.weight_range == {"int8": "reduced" if this_processor_needs_reduced_range() else "full"}.get(
+        precision
+    )
+    assert manifest.form["layout"] == ("padded" if precision == "fp16" else "packed")
+    assert manifest.compact_difference < 1e-4
+    assert (manifest.parity.num_examples, manifest.parity_random_ids.num_examples) == (32, 64)
     assert manifest.quality.num_examples == 32
     assert manifest.quality.value == pytest.approx(record.accuracy, abs=0.07)
     assert sorted(path.name for path in target.iterdir()) == [
@@ -57,6 +64,24 @@ def test_the_compact_model_reloads_with_transformers(run_dir, tmp_path):
     texts = ["good film", "the plot was dull"]
     tokenizer = AutoTokenizer.from_pretrained(target / "hf")
     assert tokenizer(texts)["input_ids"] == AutoTokenizer.from_pretrained(run_dir / "sparse")(texts)["input_ids"]
+
+
+def test_tuning_says_what_it_picked(run_dir, tmp_path, caplog):
+    caplog.set_level("INFO")
+    target = tmp_path / "reviews" / "sparse"
+    config = ExportConfig(checkpoint=run_dir / "sparse", target=target, precision="int8", tune=True)
+    manifest = export_bundle(config)
+    assert manifest.tuned
+    assert manifest.form.keys() == {"layout", "projections", "products", "norms"}
+    assert "tuned: {'layout'" in caplog.text
+    assert "times as fast as" in caplog.text
+
+
+def test_words_that_do_not_fit_together_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="--weight-range is for --precision int8, not for fp32"):
+        ExportConfig(checkpoint=tmp_path, target=tmp_path / "m" / "v", weight_range="reduced")
+    with pytest.raises(ConfigError, match="--tune measures on this machine's CPU, and fp16 is for GPUs"):
+        ExportConfig(checkpoint=tmp_path, target=tmp_path / "m" / "v", precision="fp16", tune=True)
 
 
 def test_a_failed_parity_leaves_nothing(run_dir, tmp_path, monkeypatch):

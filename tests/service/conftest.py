@@ -84,13 +84,15 @@ def build_manifest(model: str, variant: str, pair: bool, folder: Path) -> dict:
         for name in ("input_ids", "attention_mask", "token_type_ids")
     ]
     return {
-        "schema_version": 1, "name": model, "variant": variant, "version": "0123456789ab", "labels": list(LABELS),
+        "schema_version": 2, "name": model, "variant": variant, "version": "0123456789ab", "labels": list(LABELS),
         "task": {"name": "sst2", "pair": pair}, "geometry": geometry, "dense_geometry": geometry,
         "inputs": inputs, "outputs": [{"name": "logits", "dtype": "float32", "shape": [-1, 2]}],
-        "max_sequence_length": MAX_LENGTH, "precision": "fp32", "batch_invariant": True, "opset": 17,
-        "operators": {"Gather": 1}, "provenance": {"commit": "none"},
+        "max_sequence_length": MAX_LENGTH, "precision": "fp32", "weight_range": None, "batch_invariant": True,
+        "opset": 17, "operators": {"Gather": 1}, "form": {"layout": "padded"}, "tuned": False,
+        "compact_difference": 0.0, "provenance": {"commit": "none"},
         "quality": {"metric": "accuracy", "value": 0.875, "data": "tiny", "num_examples": 8},
         "parity": {"max_logit_difference": 1e-6, "label_agreement": 1.0, "num_examples": 8},
+        "parity_random_ids": {"max_logit_difference": 1e-6, "label_agreement": 1.0, "num_examples": 8},
         "size": {
             "parameters": 1000, "encoder_parameters": 500, "encoder_sparsity": 0.5, "macs": 4000,
             "macs_sequence_length": MAX_LENGTH,

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.bundles import check_golden, open_bundle
+from service.bundles import check_golden, check_processor, open_bundle
 from service.encoding import EncodedBatch, FloatArray
 from service.engine import EchoEngine, OnnxEngine
 from service.settings import Settings
@@ -44,7 +44,7 @@ def stop_half_way(folder: Path) -> None:
 
 
 def break_the_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"schema_version": 1}')
+    (folder / "manifest.json").write_text('{"schema_version": 2}')
 
 
 def rename(folder: Path) -> None:
@@ -219,3 +219,18 @@ def test_a_loaded_bundle_tells_its_cost(models_folder: Path) -> None:
     assert dense.load_s > 0
     assert dense.memory_bytes >= 0
     assert dense.file_bytes == (models_folder / "reviews" / "dense" / "model.onnx").stat().st_size
+
+
+def test_a_bundle_for_another_processor_is_refused(write_bundle, tmp_path):
+    folder = write_bundle(tmp_path, precision="int8", weight_range="full")
+    check_processor(folder, read_manifest(folder), reduced_range=False)
+    with pytest.raises(BundleError, match="export again with --weight-range reduced"):
+        check_processor(folder, read_manifest(folder), reduced_range=True)
+    reduced = write_bundle(tmp_path, variant="reduced", precision="int8", weight_range="reduced")
+    check_processor(reduced, read_manifest(reduced), reduced_range=True)
+
+
+def test_a_bundle_for_gpus_is_refused_on_the_cpu(write_bundle, tmp_path):
+    folder = write_bundle(tmp_path, precision="fp16")
+    with pytest.raises(BundleError, match="fp16, for GPUs, .*; export fp32 or int8"):
+        open_bundle(folder, lambda graph: OnnxEngine(graph, threads=1), max_batch_tokens=64, clock_s=lambda: 0.0)

@@ -19,14 +19,15 @@ def bundle(tmp_path):
     (tmp_path / "golden.json").write_text('{"inputs": [{"text": "a"}], "logits": [[0.5, 1.5]], "tolerance": 0.001}')
     files = {path.name: digest_file(path).model_dump() for path in tmp_path.iterdir()}
     manifest = {
-        "schema_version": 1, "name": "demo", "variant": "sparse", "version": "0123456789ab", "labels": ["no", "yes"],
+        "schema_version": 2, "name": "demo", "variant": "sparse", "version": "0123456789ab", "labels": ["no", "yes"],
         "task": {"name": "custom", "pair": False}, "geometry": GEOMETRY, "dense_geometry": GEOMETRY,
         "inputs": [{"name": "input_ids", "dtype": "int64", "shape": [-1, -1]}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": [-1, 2]}],
-        "max_sequence_length": 8, "precision": "fp32", "batch_invariant": True, "opset": 20,
-        "operators": {"MatMul": 3},
+        "max_sequence_length": 8, "precision": "fp32", "weight_range": None, "batch_invariant": True, "opset": 20,
+        "operators": {"MatMul": 3}, "form": {"layout": "packed"}, "tuned": False, "compact_difference": 0.0,
         "quality": {"metric": "accuracy", "value": 0.9, "data": "custom", "num_examples": 10},
         "parity": {"max_logit_difference": 1e-6, "label_agreement": 1.0, "num_examples": 10},
+        "parity_random_ids": {"max_logit_difference": 1e-6, "label_agreement": 1.0, "num_examples": 10},
         "size": {"parameters": 10, "encoder_parameters": 5, "encoder_sparsity": 0.5, "macs": 7,
                  "macs_sequence_length": 128},
         "files": files, "provenance": {"onnx": "1"},
@@ -69,7 +70,7 @@ def test_a_half_written_bundle_has_no_manifest(bundle):
 @pytest.mark.parametrize(
     ("values", "place"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"precision": "fp8"}, "precision"),
         ({"variant": "../dense"}, "variant"),

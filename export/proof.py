@@ -1,0 +1,79 @@
+"""Do the masked model, the compact model and the graph compute the same? Everything a bundle is held to.
+
+On held-out texts and on random token ids, texts alone and in mixed company. Knows nothing about files.
+
+N texts, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.bundle import spread
+from export.parity import LIMITS, check_batch_invariance, check_parity
+from export.runtime import OnnxRunner, pad
+from export.texts import EncodedText, random_texts
+from sparsebert.manifest import Parity, Precision
+from training.checkpoint import MaskedCheckpoint
+from training.masking import fixed_gates
+from training.modeling import SparseBertForSequenceClassification, UnitGates
+
+Float32 = NDArray[np.float32]
+REAL_TEXTS = 512
+RANDOM_TEXTS = 64
+BATCH_TEXTS = 32
+TORCH_BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was found, all within the limits of the precision."""
+
+    parity: Parity
+    parity_random_ids: Parity
+    compact_difference: float
+
+
+def prove(
+    checkpoint: MaskedCheckpoint,
+    small: SparseBertForSequenceClassification,
+    runner: OnnxRunner,
+    texts: Sequence[EncodedText],
+    logits_NC: Float32,
+    precision: Precision,
+) -> Proof:
+    """Hold the graph in `runner`, which answered `logits_NC` for the checkpoint's `texts`, to its limits.
+
+    Raises ParityError, naming the worst example.
+    """
+    limits, max_length = LIMITS[precision], checkpoint.run.max_length
+    chosen = spread(checkpoint.examples, REAL_TEXTS)
+    real, real_names = [texts[index] for index in chosen], [checkpoint.examples[index].text for index in chosen]
+    odd = random_texts(0, RANDOM_TEXTS, max_length, checkpoint.model.config.vocab_size)
+    names = [*real_names, *(f"token ids {text.token_ids}" for text in odd)]
+    masked_NC = torch_logits(checkpoint.model, [*real, *odd], fixed_gates(checkpoint.masks))
+    compact_NC = torch_logits(small, [*real, *odd])
+    compact_parity = check_parity(masked_NC, compact_NC, names, LIMITS["fp32"], found_by="the compact model")
+    parity = check_parity(masked_NC[: len(real)], logits_NC[chosen], real_names, limits)
+    # Integers have ranges for real texts: of nonsense only floats must be the same.
+    odd_limits = replace(limits, min_label_agreement=0.0) if precision == "int8" else limits
+    odd_parity = check_parity(masked_NC[len(real) :], runner.all_logits(odd), names[len(real) :], odd_limits)
+    mixed = real[:: max(1, len(real) // BATCH_TEXTS)][: BATCH_TEXTS - 1]
+    longest = EncodedText([0] * max_length, [0] * max_length)
+    check_batch_invariance(runner.all_logits(mixed), runner.padded_logits([*mixed, longest])[:-1], limits)
+    return Proof(parity=parity, parity_random_ids=odd_parity, compact_difference=compact_parity.max_logit_difference)
+
+
+@torch.inference_mode()
+def torch_logits(
+    model: SparseBertForSequenceClassification, texts: Sequence[EncodedText], gates: UnitGates | None = None
+) -> Float32:
+    """Logits [N, C] in PyTorch, in padded batches."""
+    rows = []
+    for start in range(0, len(texts), TORCH_BATCH):
+        feeds = {name: torch.from_numpy(values) for name, values in pad(texts[start : start + TORCH_BATCH]).items()}
+        rows.append(model(**feeds, gates=gates).logits.numpy())
+    return np.concatenate(rows)

@@ -1,0 +1,76 @@
+"""Which form of the graph is the fastest on this machine? Measured, choice by choice, on batches of real texts.
+
+Knows nothing about precision. All times come from one process in turns, because machines are shared and noisy.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from statistics import geometric_mean, median
+
+from tqdm import tqdm
+
+from export.assembly import Assemble
+from export.forms import Form
+from export.runtime import OnnxRunner
+from export.texts import EncodedText
+
+logger = logging.getLogger(__name__)
+
+Batch = Sequence[EncodedText]
+Measure = Callable[[dict[Form, OnnxRunner], Batch], dict[Form, float]]
+ROUNDS = 15
+WORTH = 1.01  # a form must be faster by this factor to replace another
+
+
+def typical_batches(texts: Sequence[EncodedText]) -> list[list[EncodedText]]:
+    """What a service computes: one text, 8 of like lengths, and 32 of all lengths."""
+    ordered = sorted(texts, key=lambda text: len(text.token_ids))
+    middle = len(ordered) // 2
+    step = max(1, len(ordered) // 32)
+    return [ordered[middle : middle + 1], ordered[middle : middle + 8], ordered[::step][:32]]
+
+
+def median_times_s(
+    runners: dict[Form, OnnxRunner], batch: Batch, clock_s: Callable[[], float] = time.perf_counter
+) -> dict[Form, float]:
+    """The median time of one batch for each form, measured in turns."""
+    times: dict[Form, list[float]] = {form: [] for form in runners}
+    for step in range(ROUNDS + 1):  # the first one warms up
+        for form, runner in runners.items():
+            began_s = clock_s()
+            runner.padded_logits(batch)
+            if step:
+                times[form].append(clock_s() - began_s)
+    return {form: median(values) for form, values in times.items()}
+
+
+def fastest_form(
+    assemble: Assemble, start: Form, batches: Sequence[Batch], measure: Measure = median_times_s
+) -> tuple[Form, float]:
+    """The fastest form that single changes lead to from `start`, and how many times faster than `start` it is.
+
+    Each round measures the best form so far against all that differ from it in one choice; what counts is the
+    geometric mean of the ratios over `batches`.
+    """
+    best, speedup = start, 1.0
+    tried = {start}
+    with tqdm(desc="tuning", unit="form", disable=None) as bar:
+        while candidates := [form for form in best.neighbours() if form not in tried]:
+            runners = {form: OnnxRunner(assemble(form)) for form in (best, *candidates)}
+            times = [measure(runners, batch) for batch in batches]
+            ratios = {form: geometric_mean(of[best] / of[form] for of in times) for form in candidates}
+            tried.update(candidates)
+            bar.update(len(candidates))
+            for form, ratio in ratios.items():
+                logger.info("tuning: %s is %.3f times as fast as %s", _changes(best, form), ratio, _changes(form, best))
+            winner = max(ratios, key=lambda form: ratios[form])
+            if ratios[winner] < WORTH:
+                break
+            best, speedup = winner, speedup * ratios[winner]
+    return best, speedup
+
+
+def _changes(old: Form, new: Form) -> str:
+    """What is said of `new` that is not said of `old`."""
+    return ", ".join(f"{name} {value}" for name, value in new.as_dict().items() if value != old.as_dict()[name])
