@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
             precision=options.precision,
             weight_range=options.weight_range,
             tune=options.tune,
+            vocabulary=options.vocabulary,
             with_hf=options.hf,
         )
     )
@@ -67,6 +68,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tune", action="store_true", help="measure the equivalent forms of the graph here and take the fastest"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="keep only the embedding rows that these texts (one a line) and the checkpoint's own examples need; "
+        "other words are spelt with smaller pieces",
     )
     parser.add_argument("--hf", action="store_true", help="add hf/, the compact model for Transformers")
     return parser

@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparsebert.masks import MaskSet
@@ -43,6 +44,21 @@ def compact(model: SparseBertForSequenceClassification, masks: MaskSet) -> Spars
         for old, new, heads_H, neurons_F in pairs:
             units = np.repeat(heads_H, model.config.head_size)
             _cut_layer(cast(SparseBertLayer, old), cast(SparseBertLayer, new), units, neurons_F)
+    small.eval()
+    return small
+
+
+def keep_words(
+    model: SparseBertForSequenceClassification, kept_K: NDArray[np.int64]
+) -> SparseBertForSequenceClassification:
+    """A new model whose word table has only the rows `kept_K`, in that order; `model` stays as it is."""
+    values = model.config.to_dict() | {"vocab_size": len(kept_K)}
+    if values.get("pad_token_id") is not None:
+        values["pad_token_id"] = int(np.searchsorted(kept_K, values["pad_token_id"]))
+    small = SparseBertForSequenceClassification(SparseBertConfig(**values))
+    table = "bert.embeddings.word_embeddings.weight"
+    state = model.state_dict()
+    small.load_state_dict(state | {table: state[table][torch.from_numpy(kept_K)]})
     small.eval()
     return small
 

@@ -42,4 +42,8 @@ class Form:
 # Measured in docs/results.md. The form for GPUs follows ONNX Runtime's own fusions for CUDA and is not measured.
 CPU_FORM = Form(layout="packed", projections="joined", products="gemm", norms="plain")
 GPU_FORM = Form(layout="padded", projections="separate", products="matmul", norms="fused")
-DEFAULT_FORMS: dict[Precision, Form] = {"fp32": CPU_FORM, "int8": CPU_FORM, "fp16": GPU_FORM}
+DEFAULT_FORMS: dict[Precision, Form] = {
+    "fp32": CPU_FORM,
+    "int8": replace(CPU_FORM, products="matmul"),
+    "fp16": GPU_FORM,
+}

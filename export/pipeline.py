@@ -5,7 +5,9 @@ Knows nothing about the command line. N texts, C classes.
 
 import datetime
 import importlib.metadata
+import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from export.assembly import float_graphs, int8_graphs
@@ -26,13 +29,14 @@ from export.bundle import (
     write_golden,
 )
 from export.calibration import calibrate
-from export.compaction import compact
+from export.compaction import compact, keep_words
 from export.forms import DEFAULT_FORMS, Form
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
-from export.texts import EncodedText, encode_examples
+from export.texts import EncodedText, encode_examples, read_texts, text_or_pair
 from export.tuning import fastest_form, typical_batches
+from export.vocabulary import shrink
 from export.weights import ModelWeights, read_weights
 from sparsebert.errors import ConfigError
 from sparsebert.files import new_folder
@@ -51,6 +55,7 @@ from sparsebert.manifest import (
 from sparsebert.processor import this_processor_needs_reduced_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.geometry import geometry_of
+from training.modeling import SparseBertForSequenceClassification
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +69,9 @@ VERSIONED = ("onnx", "torch", "transformers", "numpy")
 class ExportConfig:
     """What to export, to where, and how; the last two names of `target` are model and variant.
 
-    `weight_range` of int8 weights: None asks this machine's processor. `tune` measures the forms of the graph here.
+    `vocabulary` is a file of texts, one a line: the word table keeps the rows that they and the checkpoint's own
+    examples need. `weight_range` of int8 weights: None asks this machine's processor. `tune` measures the forms of
+    the graph here.
     """
 
     checkpoint: Path
@@ -72,6 +79,7 @@ class ExportConfig:
     precision: Precision = "fp32"
     weight_range: WeightRange | None = None
     tune: bool = False
+    vocabulary: Path | None = None
     with_hf: bool = False
 
     def __post_init__(self) -> None:
@@ -100,11 +108,16 @@ def export_bundle(config: ExportConfig) -> Manifest:
     """
     checkpoint = load_checkpoint(config.checkpoint)
     small = compact(checkpoint.model, checkpoint.masks)
+    kept_words = np.arange(small.config.vocab_size)
     with new_folder(config.target, marker=MANIFEST_FILE, kind="bundle") as folder:
         checkpoint.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+        if config.vocabulary is not None:
+            kept_words = _shrink_vocabulary(folder / TOKENIZER_FILE, checkpoint, config.vocabulary)
+            small = keep_words(small, kept_words)
         if config.with_hf:
             small.save_pretrained(folder / HF_FOLDER)
             checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
+            shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
         max_length = checkpoint.run.max_length
         calibration = encode_examples(folder / TOKENIZER_FILE, checkpoint.calibration, max_length)
         graph = _write_graph(config, read_weights(small), calibration)
@@ -112,14 +125,33 @@ def export_bundle(config: ExportConfig) -> Manifest:
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
         runner = OnnxRunner(folder / MODEL_FILE)
         logits_NC = _answer(runner, texts, config)
-        proof = prove(checkpoint, small, runner, texts, logits_NC, config.precision)
+        proof = prove(checkpoint, small, runner, texts, logits_NC, config.precision, kept_words)
         golden = spread(checkpoint.examples, GOLDEN_EXAMPLES)
         write_golden(
             folder,
             make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
         )
-        manifest = _describe(config, checkpoint, graph, proof, _quality(checkpoint, logits_NC), digest_folder(folder))
+        quality = _quality(checkpoint, logits_NC)
+        manifest = _describe(config, checkpoint, small, graph, proof, quality, digest_folder(folder))
         return write_manifest(folder, manifest)
+
+
+def _shrink_vocabulary(tokenizer_file: Path, checkpoint: MaskedCheckpoint, corpus: Path) -> NDArray[np.int64]:
+    """Overwrite the tokenizer with the one that the corpus needs; returns the ids that stay."""
+    examples = [text_or_pair(example) for example in (*checkpoint.examples, *checkpoint.calibration)]
+    texts = [*read_texts(corpus), *examples]
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    with tqdm(total=2 * len(texts), desc="vocabulary", unit="text", disable=None) as bar:
+        shrunk = shrink(tokenizer, texts, bar.update)
+    tokenizer_file.write_text(json.dumps(shrunk.tokenizer_json, ensure_ascii=False), encoding="utf-8")
+    rows, width = checkpoint.model.bert.embeddings.word_embeddings.weight.shape
+    logger.info(
+        "vocabulary: %d of %d rows kept, %.1f MB of 32-bit floats less",
+        len(shrunk.kept), rows, 4e-6 * width * (rows - len(shrunk.kept)),
+    )  # fmt: skip
+    return shrunk.kept
 
 
 def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Sequence[EncodedText]) -> _Graph:
@@ -153,14 +185,15 @@ def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
 def _describe(
     config: ExportConfig,
     checkpoint: MaskedCheckpoint,
+    small: SparseBertForSequenceClassification,
     graph: _Graph,
     proof: Proof,
     quality: Quality,
     files: dict[str, FileDigest],
 ) -> Manifest:
-    run, masks = checkpoint.run, checkpoint.masks
+    run = checkpoint.run
     dense = geometry_of(checkpoint.model)
-    geometry = dense.model_copy(update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()})
+    geometry = geometry_of(small)
     name, variant = bundle_name(config.target)
     versions = {package: importlib.metadata.version(package) for package in VERSIONED}
     return Manifest(

@@ -44,17 +44,20 @@ def prove(
     texts: Sequence[EncodedText],
     logits_NC: Float32,
     precision: Precision,
+    kept_words: NDArray[np.int64],
 ) -> Proof:
     """Hold the graph in `runner`, which answered `logits_NC` for the checkpoint's `texts`, to its limits.
 
-    Raises ParityError, naming the worst example.
+    `kept_words` has the token id of the masked model for each id of the texts. Raises ParityError, naming
+    the worst example.
     """
     limits, max_length = LIMITS[precision], checkpoint.run.max_length
     chosen = spread(checkpoint.examples, REAL_TEXTS)
     real, real_names = [texts[index] for index in chosen], [checkpoint.examples[index].text for index in chosen]
-    odd = random_texts(0, RANDOM_TEXTS, max_length, checkpoint.model.config.vocab_size)
+    odd = random_texts(0, RANDOM_TEXTS, max_length, len(kept_words))
     names = [*real_names, *(f"token ids {text.token_ids}" for text in odd)]
-    masked_NC = torch_logits(checkpoint.model, [*real, *odd], fixed_gates(checkpoint.masks))
+    as_trained = [EncodedText(kept_words[text.token_ids].tolist(), text.segments) for text in (*real, *odd)]
+    masked_NC = torch_logits(checkpoint.model, as_trained, fixed_gates(checkpoint.masks))
     compact_NC = torch_logits(small, [*real, *odd])
     compact_parity = check_parity(masked_NC, compact_NC, names, LIMITS["fp32"], found_by="the compact model")
     parity = check_parity(masked_NC[: len(real)], logits_NC[chosen], real_names, limits)

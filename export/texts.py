@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from sparsebert.checkpoint import Example
+from sparsebert.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,27 @@ def encode_examples(tokenizer_file: Path, examples: Sequence[Example], max_lengt
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    inputs = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
+    inputs = [text_or_pair(example) for example in examples]
     return [EncodedText(encoding.ids, encoding.type_ids) for encoding in tokenizer.encode_batch(inputs)]
+
+
+def text_or_pair(example: Example) -> str | tuple[str, str]:
+    """What a tokenizer reads."""
+    return example.text if example.text_pair is None else (example.text, example.text_pair)
+
+
+def read_texts(path: Path) -> list[str]:
+    """The lines of a file of texts, empty ones left out. Raises ConfigError when there is none."""
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--vocabulary {path} cannot be read ({error}); give a UTF-8 file, one text a line"
+        ) from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ConfigError(f"--vocabulary {path} has no text in it; give a UTF-8 file, one text a line")
+    return texts
 
 
 def random_texts(seed: int, count: int, max_length: int, vocabulary_size: int) -> list[EncodedText]:

@@ -89,20 +89,26 @@ def render(report: dict[str, Any]) -> str:
         f"{geometry.parameters():,} (dense {dense.parameters():,}); encoder {geometry.encoder_parameters():,}, "
         f"{100 * geometry.encoder_sparsity(dense):.1f}% removed"
     )
+    if geometry.vocabulary_size < dense.vocabulary_size:
+        facts["vocabulary"] = f"{geometry.vocabulary_size:,} of {dense.vocabulary_size:,} rows kept"
     lines = [f"{name + ':':<13}{value}" for name, value in facts.items()]
     return "\n".join([*lines, "", *_layer_table(geometry, dense)]) + "\n"
 
 
 def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
-    quality, parity = report["quality"], report["parity"]
+    quality, parity, weights = report["quality"], report["parity"], report["weight_range"]
     operators = ", ".join(f"{count} {name}" for name, count in report["operators"].items())
     return {
         "bundle": f"{report['name']}/{report['variant']} version {report['version']}, digests verified",
         "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
-        "precision": report["precision"],
+        "precision": report["precision"] + (f", weights in the {weights} range" if weights else ""),
         "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples",
         "parity": f"logits within {parity['max_logit_difference']:.1e} of PyTorch, "
-        f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples)",
+        f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples); "
+        f"on random ids within {report['parity_random_ids']['max_logit_difference']:.1e}; "
+        f"masked and compact within {report['compact_difference']:.1e}",
+        "form": ", ".join(f"{name} {choice}" for name, choice in report["form"].items())
+        + (" (fastest where it was exported)" if report["tuned"] else ""),
         "file": f"{report['files']['model.onnx']['size_bytes'] / 1e6:.1f} MB",
         "operators": operators,
     }
