@@ -74,9 +74,12 @@ class _BertGraph:
     def _embeddings(self) -> str:
         graph, tables, layout = self._graph, self._weights.embeddings, self._layout
         words = self._products.lookup(graph, "embeddings.word", layout.rows_of("input_ids"), tables.words_VE)
-        types = self._products.lookup(graph, "embeddings.type", layout.rows_of("token_type_ids"), tables.types_VE)
-        places = self._products.lookup(graph, "embeddings.position", layout.positions(), tables.positions_VE)
-        x_NE = self._norm(graph.node("Add", graph.node("Add", words, places), types), tables.norm)
+        # One table for every pair of position and token type: a lookup and an addition less for each batch.
+        places_VE = (tables.positions_VE[:, None] + tables.types_VE).reshape(-1, tables.types_VE.shape[1])
+        first_type = graph.node("Mul", layout.positions(), graph.constant(len(tables.types_VE)))
+        place = graph.node("Add", first_type, layout.rows_of("token_type_ids"))
+        places = self._products.lookup(graph, "embeddings.place", place, places_VE)
+        x_NE = self._norm(graph.node("Add", words, places), tables.norm)
         return x_NE if tables.projection is None else self._products.linear(graph, x_NE, tables.projection)
 
     def _block(self, block: Block, x_ND: str, read_ND: str | None = None) -> str:

@@ -103,9 +103,8 @@ class PackedLayout(PaddedLayout):
 
     def _places(self) -> str:
         """The row of every position of the flattened batch, [B T]; of padding, that of the token before it."""
-        graph = self._graph
-        count = graph.node("CumSum", super().rows_of("attention_mask"), graph.constant(0))
-        return graph.node("Max", graph.node("Sub", count, graph.constant(1)), graph.constant(0))
+        count = self._graph.node("CumSum", super().rows_of("attention_mask"), self._graph.constant(0))
+        return self._graph.node("Sub", count, self._graph.constant(1))
 
 
 LAYOUTS: dict[str, type[PaddedLayout]] = {"padded": PaddedLayout, "packed": PackedLayout}

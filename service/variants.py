@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from service.bundles import LoadedBundle, OpenEngine, open_bundle
-from service.cpus import available_cpus
 from service.engine import OnnxEngine
 from service.routing import VariantName, choose_default
 from service.settings import Settings
+from sparsebert.cpus import available_cpus
 from sparsebert.errors import BundleError, ConfigError
 
 log = logging.getLogger(__name__)

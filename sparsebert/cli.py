@@ -29,6 +29,12 @@ class Command:
 COMMANDS = (
     Command(word="train", module="training.cli", extra="train", help="fine-tune a BERT classifier while pruning it"),
     Command(word="export", module="export.cli", extra="export", help="make a model bundle of a masked checkpoint"),
+    Command(
+        word="latency-table",
+        module="export.latency_cli",
+        extra="export",
+        help="measure what heads and neurons cost on this machine",
+    ),
     Command(word="serve", module="service.cli", extra="serve", help="serve model bundles over HTTP"),
     Command(word="inspect", module="sparsebert.inspect", extra=None, help="say what a bundle or a checkpoint is"),
 )
@@ -92,6 +98,6 @@ def _main(command: Command, arguments: Sequence[str]) -> None:
 
 def _usage() -> str:
     lines = ["usage: sparsebert COMMAND [OPTIONS]", ""]
-    lines += [f"  {command.word:<8} {command.help}" for command in COMMANDS]
+    lines += [f"  {command.word:<14} {command.help}" for command in COMMANDS]
     lines += ["", "'sparsebert COMMAND --help' tells the options of one command."]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""How a folder is written all or nothing: into a temporary neighbour, then renamed.
+"""How a folder or a file is written all or nothing: into a temporary neighbour, then renamed.
 
 Knows nothing about what is written.
 """
@@ -42,6 +42,13 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a file all or nothing, replacing one that is there."""
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, target)
 
 
 def _check_replaceable(target: Path, marker: str, kind: str) -> None:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from service.cli import DrainingServer
 from service.comparison import Measured, alternating, choose_baseline, compare
-from service.cpus import available_cpus, quota_cpus
 from service.draining import Drain
 from service.errors import DrainingError, MalformedError, TooLongError, TooManyError, UnknownVariantError
 from service.inputs import check_pairs, read_inputs
 from service.probabilities import softmax, top_labels
 from service.routing import VariantName, choose_default, choose_variant
 from service.tokenizer import TextInput
+from sparsebert.cpus import available_cpus, quota_cpus
 from sparsebert.errors import ConfigError
 
 DENSE = VariantName(model="reviews", variant="dense")
