@@ -125,6 +125,7 @@ def _median_times_ms(
     times_ms: dict[Sizes, list[float]] = {sizes: [] for sizes in runners}
     for step in range(-2, config.rounds):  # the first two warm up
         for sizes, runner in runners.items():
+            runner.padded_logits(texts)  # its weights come back into the caches, where a server has them
             began_s = config.clock_s()
             runner.padded_logits(texts)
             if step >= 0:

@@ -120,7 +120,7 @@ def export_bundle(config: ExportConfig) -> Manifest:
             shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
         max_length = checkpoint.run.max_length
         calibration = encode_examples(folder / TOKENIZER_FILE, checkpoint.calibration, max_length)
-        graph = _write_graph(config, read_weights(small), calibration)
+        graph = _write_graph(config, read_weights(small, max_length), calibration)
         onnx.save(graph.model, folder / MODEL_FILE)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
         runner = OnnxRunner(folder / MODEL_FILE)

@@ -120,8 +120,8 @@ def join(parts: Sequence[Linear]) -> Linear:
     )
 
 
-def read_weights(model: SparseBertForSequenceClassification) -> ModelWeights:
-    """The arrays of `model`, which is compact or dense."""
+def read_weights(model: SparseBertForSequenceClassification, max_positions: int | None = None) -> ModelWeights:
+    """The arrays of `model`, which is compact or dense; with the first `max_positions` positions only."""
     bert, projection = model.bert, model.bert.embeddings_project
     blocks: list[Block] = []
     for index, layer in enumerate(bert.encoder.layer):
@@ -129,7 +129,7 @@ def read_weights(model: SparseBertForSequenceClassification) -> ModelWeights:
     return ModelWeights(
         embeddings=EmbeddingWeights(
             words_VE=_array(bert.embeddings.word_embeddings.weight),
-            positions_VE=_array(bert.embeddings.position_embeddings.weight),
+            positions_VE=_array(bert.embeddings.position_embeddings.weight)[:max_positions],
             types_VE=_array(bert.embeddings.token_type_embeddings.weight),
             norm=_norm("embeddings.norm", bert.embeddings.LayerNorm),
             projection=None if projection is None else _linear("embeddings.projection", projection),

@@ -49,19 +49,23 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
+        files: dict[str, Path] = {}
         runs: dict[str, Run] = {}
         for path in options.checkpoints:
-            for tool, run in graphs_of(path, Path(name), options.threads).items():
-                runs[f"{path.name} {tool}"] = run
+            made, run = graphs_of(path, Path(name), options.threads)
+            files |= {f"{path.name} {tool}": file for tool, file in made.items()}
+            runs |= {f"{path.name} {tool}": one for tool, one in run.items()}
         if options.bert_base:
-            runs["bert-base torch.onnx eager"] = bert_base(Path(name), options.threads)
+            files["bert-base torch.onnx eager"] = bert_base(Path(name))
+        onnxruntime.set_global_thread_pool_sizes(options.threads, 1)  # only now: calibration had a pool of its own
+        runs = {tool: onnxruntime_run(file) for tool, file in files.items()} | runs
         for shape in options.shapes:
             batch, tokens = map(int, shape.split("x"))
             report(shape, measure(runs, batch, tokens, options.rounds))
 
 
-def graphs_of(path: Path, folder: Path, threads: int) -> dict[str, Run]:
-    """Every way to run one checkpoint's compact model."""
+def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], dict[str, Run]]:
+    """Every ONNX file of one checkpoint's compact model, and what else runs it."""
     checkpoint = load_checkpoint(path)
     small = compact(checkpoint.model, checkpoint.masks)
     weights = read_weights(small)
@@ -93,8 +97,7 @@ def graphs_of(path: Path, folder: Path, threads: int) -> dict[str, Run]:
                     files[tool] = target
                 except Exception as error:  # noqa: BLE001 - a refusal is a result
                     print(f"{path.name} {tool}: refused: {str(error).splitlines()[0][:150]}")
-    runs = {tool: onnxruntime_run(file, threads) for tool, file in files.items()}
-    return runs | openvino_runs(checkpoint, exported["sdpa"], threads)
+    return files, openvino_runs(checkpoint, exported["sdpa"], threads)
 
 
 def torch_onnx(model: SparseBertForSequenceClassification, path: Path, attention: str) -> None:
@@ -118,12 +121,10 @@ def torch_onnx(model: SparseBertForSequenceClassification, path: Path, attention
     )  # fmt: skip
 
 
-def onnxruntime_run(path: Path, threads: int) -> Run:
+def onnxruntime_run(path: Path) -> Run:
     session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = threads
+    session_options.use_per_session_threads = False  # spinning pools of their own would take each other's cores
     session_options.log_severity_level = 3
-    # Pools that spin would take the cores from the graphs that run after them.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, feeds)
 
@@ -159,10 +160,10 @@ def request_of(model) -> Run:  # noqa: ANN001
     return lambda feeds: request.infer(feeds)
 
 
-def bert_base(folder: Path, threads: int) -> Run:
+def bert_base(folder: Path) -> Path:
     path = folder / "bert-base.onnx"
     torch_onnx(SparseBertForSequenceClassification(SparseBertConfig(num_labels=2)).eval(), path, "eager")
-    return onnxruntime_run(path, threads)
+    return path
 
 
 def measure(runs: dict[str, Run], batch: int, tokens: int, rounds: int) -> dict[str, list[float]]:
@@ -176,6 +177,7 @@ def measure(runs: dict[str, Run], batch: int, tokens: int, rounds: int) -> dict[
     for step in range(-3, rounds):  # the first ones warm up
         turn = step % len(names)
         for name in names[turn:] + names[:turn]:
+            runs[name](feeds)  # its weights into the caches, its threads awake
             began_s = time.perf_counter()
             runs[name](feeds)
             if step >= 0:
