@@ -3,7 +3,8 @@
 The alternatives compute the same; `export.tuning` measures which is fastest on a machine. Knows nothing about ONNX.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args, get_type_hints
 
 from sparsebert.manifest import Precision
@@ -28,14 +29,14 @@ class Form:
         """The choices by name, for the manifest."""
         return asdict(self)
 
-    def neighbours(self) -> list["Form"]:
-        """All forms that differ in one choice."""
+    def neighbours(self, choices: Sequence[str]) -> list["Form"]:
+        """All forms that differ in one of these choices."""
         hints = get_type_hints(Form)
         return [
-            replace(self, **{field.name: value})
-            for field in fields(self)
-            for value in get_args(hints[field.name])
-            if value != getattr(self, field.name)
+            replace(self, **{choice: value})
+            for choice in choices
+            for value in get_args(hints[choice])
+            if value != getattr(self, choice)
         ]
 
 
@@ -46,4 +47,9 @@ DEFAULT_FORMS: dict[Precision, Form] = {
     "fp32": CPU_FORM,
     "int8": replace(CPU_FORM, products="matmul"),
     "fp16": GPU_FORM,
+}
+# What makes a difference on a CPU.
+TUNED_CHOICES: dict[Precision, tuple[str, ...]] = {
+    "fp32": ("layout", "projections", "products", "norms"),
+    "int8": ("layout", "projections", "norms"),
 }

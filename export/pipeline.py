@@ -30,7 +30,7 @@ from export.bundle import (
 )
 from export.calibration import calibrate
 from export.compaction import compact, keep_words
-from export.forms import DEFAULT_FORMS, Form
+from export.forms import DEFAULT_FORMS, TUNED_CHOICES, Form
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
@@ -165,7 +165,7 @@ def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Seque
     form = DEFAULT_FORMS[config.precision]
     if config.tune:
         start = form
-        form, speedup = fastest_form(assemble, start, typical_batches(calibration))
+        form, speedup = fastest_form(assemble, start, TUNED_CHOICES[config.precision], typical_batches(calibration))
         logger.info("tuned: %s; %.3f times as fast here as the default form", form.as_dict(), speedup)
     return _Graph(model=assemble(form), form=form, weight_range=weight_range)
 

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         "Choose fewer when other work shares the machine.",
     )
     max_batch_tokens: int = Field(
-        default=1024,
+        default=512,
         ge=8,
         le=1_000_000,
         description="Tokens of one batch, padding included; at least the longest text of every bundle. "

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.forms import CPU_FORM, DEFAULT_FORMS
+from export.forms import CPU_FORM, DEFAULT_FORMS, TUNED_CHOICES
 from export.texts import EncodedText, random_texts
 from export.tuning import fastest_form, median_times_s, typical_batches
 
@@ -15,23 +15,27 @@ def add_up(runners, batch):
     return {form: sum(SLOW[choice] for choice in form.as_dict().values()) for form in runners}
 
 
+ALL = TUNED_CHOICES["fp32"]
+
+
 def test_neighbours_differ_in_one_choice():
-    neighbours = CPU_FORM.neighbours()
+    neighbours = CPU_FORM.neighbours(TUNED_CHOICES["fp32"])
     assert len(neighbours) == 4
     assert all(len(set(form.as_dict().items()) - set(CPU_FORM.as_dict().items())) == 1 for form in neighbours)
     assert set(DEFAULT_FORMS) == {"fp32", "int8", "fp16"}
+    assert [form.layout for form in CPU_FORM.neighbours(["layout"])] == ["padded"]
 
 
 def test_single_changes_lead_to_the_fastest(monkeypatch):
     monkeypatch.setattr("export.tuning.OnnxRunner", lambda graph: graph)
-    form, speedup = fastest_form(lambda form: form, CPU_FORM, ["a", "b"], add_up)
+    form, speedup = fastest_form(lambda form: form, CPU_FORM, ALL, ["a", "b"], add_up)
     assert form == replace(CPU_FORM, layout="padded", projections="separate")
     assert speedup == pytest.approx(7 / 5)
 
 
 def test_a_form_that_is_as_fast_is_not_taken(monkeypatch):
     monkeypatch.setattr("export.tuning.OnnxRunner", lambda graph: graph)
-    assert fastest_form(lambda form: form, CPU_FORM, ["a"], lambda runners, _: dict.fromkeys(runners, 1.0)) == (
+    assert fastest_form(lambda form: form, CPU_FORM, ALL, ["a"], lambda runners, _: dict.fromkeys(runners, 1.0)) == (
         CPU_FORM, 1.0,
     )  # fmt: skip
 

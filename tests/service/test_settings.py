@@ -11,7 +11,7 @@ from sparsebert.errors import ConfigError
 def test_defaults() -> None:
     settings = read_settings([], {})
     assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, Path("models"))
-    assert (settings.max_batch_tokens, settings.max_request_items, settings.max_body_bytes) == (1024, 256, 1_000_000)
+    assert (settings.max_batch_tokens, settings.max_request_items, settings.max_body_bytes) == (512, 256, 1_000_000)
     assert settings.variants == ()
     assert not settings.dry_run
 
@@ -62,7 +62,7 @@ def test_the_flags_are_pinned() -> None:
         ),
         (
             ["--max-queue-tokens", "100"], {},
-            "--max-queue-tokens is 100: it must be at least --max-batch-tokens, 1024",
+            "--max-queue-tokens is 100: it must be at least --max-batch-tokens, 512",
         ),
     ],
 )  # fmt: skip
