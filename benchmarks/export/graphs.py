@@ -2,11 +2,11 @@
 
     python benchmarks/export/graphs.py runs/sst2/dense runs/sst2/sparse --bert-base
 
-For each checkpoint: our fp32 and int8 graphs; torch.onnx (opset 17, eager and SDPA attention) with ONNX Runtime's own
-optimisations; its transformer optimizer; its dynamic quantisation (of both, per tensor and per channel); OpenVINO in
-fp32, bf16 and int8 when `pip install openvino nncf` is there. What a tool refuses is printed. `--bert-base` adds a
-BERT-base of random weights in fp32. Every round runs each graph once, in turns; a ratio is the median over rounds of
-the ratio within a round. Nothing else should run meanwhile.
+For each checkpoint: our fp32 and int8 graphs, packed (the default) and padded; torch.onnx (opset 17, eager and SDPA
+attention) with ONNX Runtime's own optimisations; its transformer optimizer; its dynamic quantisation (of both, per
+tensor and per channel); OpenVINO in fp32, bf16 and int8 when `pip install openvino nncf` is there. What a tool refuses
+is printed. `--bert-base` adds a BERT-base of random weights in fp32. Every round runs each graph once, in turns; a
+ratio is the median over rounds of the ratio within a round. Nothing else should run meanwhile.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,15 @@ def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], 
     small = compact(checkpoint.model, checkpoint.masks)
     weights = read_weights(small)
     calibration = encode_examples(path / "tokenizer.json", checkpoint.calibration, checkpoint.run.max_length)
-    graphs = {
-        "ours fp32": float_graphs(weights, "fp32")(DEFAULT_FORMS["fp32"]),
-        "ours int8": int8_graphs(calibrate(weights, calibration), "full")(DEFAULT_FORMS["int8"]),
+    builders = {
+        "fp32": float_graphs(weights, "fp32"),
+        "int8": int8_graphs(calibrate(weights, calibration), "full"),
     }
+    graphs = {}
+    for precision, build in builders.items():
+        form = DEFAULT_FORMS[precision]
+        graphs[f"ours {precision}"] = build(form)
+        graphs[f"ours {precision} padded"] = build(replace(form, layout="padded"))
     files = {}
     for tool, graph in graphs.items():
         files[tool] = folder / f"{path.name}-{tool.replace(' ', '-')}.onnx"
