@@ -29,7 +29,6 @@ from export.bundle import (
     write_golden,
 )
 from export.calibration import calibrate
-from export.compaction import compact, keep_words
 from export.forms import DEFAULT_FORMS, TUNED_CHOICES, Form
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
@@ -54,6 +53,7 @@ from sparsebert.manifest import (
 )
 from sparsebert.processor import this_processor_needs_reduced_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from training.compaction import compact, keep_words
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification
 

@@ -1,7 +1,8 @@
 """What a masked checkpoint holds besides weights: the run that made it and examples to judge and calibrate by.
 
 A masked checkpoint is a Hugging Face folder with `masks.safetensors`, `run.json`, `examples.jsonl` (the
-validation split) and `calibration.jsonl` (some training texts, by which export chooses the ranges of integers).
+validation split), `calibration.jsonl` (some training texts, by which export chooses the ranges of integers) and
+`predictions.safetensors` (what the model answers for every split that it is judged on).
 Knows nothing about PyTorch; `training.checkpoint` reads and writes the weights.
 """
 
@@ -19,6 +20,7 @@ MASKS_FILE = "masks.safetensors"
 RUN_FILE = "run.json"
 EXAMPLES_FILE = "examples.jsonl"
 CALIBRATION_FILE = "calibration.jsonl"
+PREDICTIONS_FILE = "predictions.safetensors"
 CHECKPOINT_FILES = (
     "config.json",
     "model.safetensors",
@@ -51,6 +53,20 @@ class EvaluationPoint(_Record):
     encoder_sparsity: float
 
 
+class Metrics(_Record):
+    """What a checkpoint scored on one split, and how it compares with the dense model on the same texts.
+
+    `difference` is the accuracy less the dense model's, [`difference_low`, `difference_high`] its paired 95% interval.
+    """
+
+    num_examples: int
+    accuracy: float
+    f1: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+
+
 class PruningEvent(_Record):
     """One change of the masks: how many units left and came back, per layer."""
 
@@ -64,9 +80,14 @@ class PruningEvent(_Record):
 
 
 class RunRecord(_Record):
-    """How a masked checkpoint came to be, and what it scored."""
+    """How a masked checkpoint came to be, and what it scored.
 
-    schema_version: Literal[1] = 1
+    `accuracy` is that of the validation split in `metrics`, which has every split that was judged, in full precision.
+    `removed_share` is counted as the budget was: parameters, multiply-accumulates or time. `evaluations` are those
+    of training, in its own arithmetic.
+    """
+
+    schema_version: Literal[2] = 2
     stage: Literal["dense", "sparse"]
     model: str
     task: Task
@@ -84,6 +105,9 @@ class RunRecord(_Record):
     evaluations: tuple[EvaluationPoint, ...]
     events: tuple[PruningEvent, ...]
     versions: dict[str, str]
+    metrics: dict[str, Metrics]
+    removed_share: float
+    truncated_texts: int
 
 
 def read_run(checkpoint: Path) -> RunRecord:

@@ -5,8 +5,8 @@ Knows nothing about tokens or models.
 
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,18 +21,25 @@ from training.tasks import CUSTOM, MOVIE_REVIEWS, TaskSpec, find_task
 logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.15
+HOLDOUT = "holdout"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data: a task's name, a folder or file of the user's, and columns where they must be told."""
+    """Which data: a task's name, a folder or file of the user's, and columns where they must be told.
+
+    `holdout`: so many training texts are kept from training and judged at the end, chosen by a hash of the text.
+    """
 
     task: str | None = None
     data_dir: Path | None = None
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
+    holdout: int = 0
 
     def __post_init__(self) -> None:
+        if self.holdout < 0:
+            raise ConfigError(f"--holdout is {self.holdout}; it must be at least 0")
         if self.text_columns is not None and len(self.text_columns) not in (1, 2):
             raise ConfigError(
                 f"--text-column was given {len(self.text_columns)} times; give it once, or twice for pairs"
@@ -50,12 +57,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextData:
-    """Both splits, the labels' names and where it all came from."""
+    """The splits, the labels' names and where it all came from; `others` are judged at the end only."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     labels: tuple[str, ...]
     source: str
+    others: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
 
     @property
     def pair(self) -> bool:
@@ -65,7 +73,7 @@ class TextData:
     def digest(self) -> str:
         """sha256 of all texts and labels: equal for equal data, wherever it lies."""
         sha256 = hashlib.sha256(repr(self.labels).encode())
-        for split in (self.train, self.validation):
+        for split in (self.train, self.validation, *self.others.values()):
             for example in split:
                 sha256.update(repr((example.text, example.text_pair, example.label)).encode())
             sha256.update(b"\n")
@@ -86,7 +94,24 @@ def load_data(config: DataConfig) -> TextData:
             raise DataError(f"the {name} split of {data.source} is empty; it needs rows with text and label")
     if len(data.labels) < 2:
         raise DataError(f"{data.source} has the single label {data.labels[0]!r}; a classifier needs at least two")
-    return data
+    return keep_aside(data, config.holdout)
+
+
+def keep_aside(data: TextData, count: int) -> TextData:
+    """`data` with the `count` training texts of the smallest hashes as the split "holdout"; equal texts stay together.
+
+    Raises ConfigError when that leaves less than half of the training texts.
+    """
+    if not count:
+        return data
+    if 2 * count > len(data.train):
+        raise ConfigError(f"--holdout {count} is more than half of the {len(data.train)} training texts; keep fewer")
+    hashes = [_hash(example) for example in data.train]
+    last = sorted(hashes)[count - 1]
+    pairs = list(zip(data.train, hashes, strict=True))
+    kept = tuple(example for example, value in pairs if value > last)
+    aside = tuple(example for example, value in pairs if value <= last)
+    return replace(data, train=kept, others={**data.others, HOLDOUT: aside})
 
 
 def split_by_hash(examples: Sequence[Example], validation_share: float) -> tuple[list[Example], list[Example]]:
@@ -94,10 +119,13 @@ def split_by_hash(examples: Sequence[Example], validation_share: float) -> tuple
     train: list[Example] = []
     validation: list[Example] = []
     for example in examples:
-        digest = hashlib.sha256(example.text.encode()).digest()
-        position = int.from_bytes(digest[:8], "big") / 2**64
-        (validation if position < validation_share else train).append(example)
+        (validation if _hash(example) / 2**64 < validation_share else train).append(example)
     return train, validation
+
+
+def _hash(example: Example) -> int:
+    """A number in [0, 2^64) that depends on the (first) text only."""
+    return int.from_bytes(hashlib.sha256(example.text.encode()).digest()[:8], "big")
 
 
 def _movie_reviews() -> TextData:
@@ -111,7 +139,9 @@ def _from_files(spec: TaskSpec, config: DataConfig, data_dir: Path) -> TextData:
     train_path, validation_path = _find_files(data_dir, spec.validation_split)
     train = read_table(train_path)
     validation = None if validation_path is None else read_table(validation_path)
-    return _to_data(spec, config, train, validation, source=f"{spec.name} from {data_dir.name}")
+    paths = {name: _find_file(data_dir, name) for name in spec.other_splits}
+    others = {name: read_table(path) for name, path in paths.items() if path is not None}
+    return _to_data(spec, config, train, validation, others, source=f"{spec.name} from {data_dir.name}")
 
 
 def _find_files(data_dir: Path, validation_split: str) -> tuple[Path, Path | None]:
@@ -145,11 +175,17 @@ def _from_hub(spec: TaskSpec, config: DataConfig) -> TextData:
             f"with files at hand use --task {spec.name} --data-dir DIR"
         ) from error
     train, validation = splits["train"].to_pandas(), splits[spec.validation_split].to_pandas()
-    return _to_data(spec, config, train, validation, source=f"{repository}/{name}")
+    others = {other: splits[other].to_pandas() for other in spec.other_splits}
+    return _to_data(spec, config, train, validation, others, source=f"{repository}/{name}")
 
 
 def _to_data(
-    spec: TaskSpec, config: DataConfig, train: pd.DataFrame, validation: pd.DataFrame | None, source: str
+    spec: TaskSpec,
+    config: DataConfig,
+    train: pd.DataFrame,
+    validation: pd.DataFrame | None,
+    others: Mapping[str, pd.DataFrame],
+    source: str,
 ) -> TextData:
     text_names = [str(name) for name in train.columns if _holds_text(train[name])]
     columns = find_columns(
@@ -163,13 +199,24 @@ def _to_data(
     known_ids = spec.labels is not None
     labels = spec.labels or label_names(train[columns.label].dropna().tolist())
     train_examples = to_examples(train, columns, labels, known_ids, f"the training split of {source}")
+
+    def examples(name: str, table: pd.DataFrame) -> tuple[Example, ...]:
+        find_columns([str(column) for column in table.columns], [], columns.texts, columns.label)
+        return tuple(to_examples(table, columns, labels, known_ids, f"the {name} split of {source}"))
+
     if validation is None:
         logger.warning("no validation file: %d%% of the training rows, chosen by hash", round(100 * VALIDATION_SHARE))
-        train_examples, validation_examples = split_by_hash(train_examples, VALIDATION_SHARE)
+        train_examples, kept = split_by_hash(train_examples, VALIDATION_SHARE)
+        judged = tuple(kept)
     else:
-        find_columns([str(name) for name in validation.columns], [], columns.texts, columns.label)
-        validation_examples = to_examples(validation, columns, labels, known_ids, f"the validation split of {source}")
-    return TextData(train=tuple(train_examples), validation=tuple(validation_examples), labels=labels, source=source)
+        judged = examples("validation", validation)
+    return TextData(
+        train=tuple(train_examples),
+        validation=judged,
+        labels=labels,
+        source=source,
+        others={name: examples(name, table) for name, table in others.items()},
+    )
 
 
 def _holds_text(column: pd.Series) -> bool:

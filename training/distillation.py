@@ -1,10 +1,11 @@
-"""What the student learns from: labels, and the logits of the dense teacher.
+"""What the student learns from: labels, and the logits and states of the dense teacher.
 
-Knows nothing about masks or data files. B texts, C classes.
+Knows nothing about masks or data files. B texts, N texts of the training split, C classes, L layers, D hidden size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,53 +14,100 @@ from torch.nn import functional
 from sparsebert.errors import ConfigError
 
 
+class Answer(NamedTuple):
+    """What the student says of a batch: logits, and the first token's state after each layer when asked for."""
+
+    logits_BC: Tensor
+    states_LBD: Sequence[Tensor] | None = None
+
+
+class TeacherAnswers(NamedTuple):
+    """What the teacher said of the whole training split, on the CPU."""
+
+    logits_NC: Tensor
+    states_LND: Tensor | None = None
+
+
 class Objective(Protocol):
     """A loss over one batch; `indices_B` are the positions of the batch's texts in the training split."""
 
-    def loss(self, logits_BC: Tensor, labels_B: Tensor, indices_B: list[int]) -> Tensor:
-        """A scalar, mean over the batch, float32."""
+    needs_states: bool
+
+    def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:
+        """A scalar, mean over the batch, float32; `alive_L` says which layers of the student still compute."""
 
 
 class LabelObjective:
     """Mean cross-entropy with the labels."""
 
-    def loss(self, logits_BC: Tensor, labels_B: Tensor, indices_B: list[int]) -> Tensor:  # noqa: ARG002 (protocol)
-        return functional.cross_entropy(logits_BC.float(), labels_B)
+    needs_states = False
+
+    def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:  # noqa: ARG002 (protocol)
+        return functional.cross_entropy(answer.logits_BC.float(), labels_B)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """How much of the loss is the teacher's, and how soft its answers are."""
+    """How much of the loss is the teacher's, how soft its answers are, and how much its states weigh beside it."""
 
     temperature: float = 2.0
     teacher_share: float = 0.8
+    states_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
-            raise ConfigError(f"distillation temperature is {self.temperature}; it must be above 0")
+            raise ConfigError(f"--temperature is {self.temperature}; it must be above 0")
         if not 0.0 <= self.teacher_share <= 1.0:
-            raise ConfigError(f"the teacher's share of the loss is {self.teacher_share}; it must be between 0 and 1")
+            raise ConfigError(f"--teacher-share is {self.teacher_share}; it must be between 0 and 1")
+        if self.states_weight < 0:
+            raise ConfigError(f"--states-weight is {self.states_weight}; it must be at least 0")
 
 
 class DistillationObjective:
-    """share * T² * KL(teacher || student) + (1 - share) * cross-entropy, both at mean over the batch.
+    """share * T² * KL(teacher || student) + (1 - share) * cross-entropy + weight * MSE of states, means over the batch.
 
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2; T² keeps the two gradients
-    of one size. `teacher_logits_NC` holds the teacher's logits of the whole training split.
+    of one size. States are those of the first token, from which the classifier reads (Sun et al. 2019, "Patient
+    Knowledge Distillation", section 3.2, without its normalisation), after the layers that `compared_layers` names.
     """
 
-    def __init__(self, teacher_logits_NC: Tensor, config: DistillationConfig) -> None:
-        self._teacher_logits_NC = teacher_logits_NC
+    def __init__(self, teacher: TeacherAnswers, config: DistillationConfig) -> None:
+        self.needs_states = config.states_weight > 0
+        self._teacher = teacher
         self._config = config
 
-    def loss(self, logits_BC: Tensor, labels_B: Tensor, indices_B: list[int]) -> Tensor:
+    def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:
         temperature, share = self._config.temperature, self._config.teacher_share
-        logits_BC = logits_BC.float()
-        teacher_BC = self._teacher_logits_NC[torch.tensor(indices_B)].to(logits_BC.device)
+        logits_BC, rows_B = answer.logits_BC.float(), torch.tensor(indices_B)
+        teacher_BC = self._teacher.logits_NC[rows_B].to(logits_BC.device)
         divergence = functional.kl_div(
             functional.log_softmax(logits_BC / temperature, dim=-1),
             functional.log_softmax(teacher_BC / temperature, dim=-1),
             reduction="batchmean",
             log_target=True,
         )
-        return share * temperature**2 * divergence + (1.0 - share) * functional.cross_entropy(logits_BC, labels_B)
+        loss = share * temperature**2 * divergence + (1.0 - share) * functional.cross_entropy(logits_BC, labels_B)
+        if answer.states_LBD is None or self._teacher.states_LND is None:
+            return loss
+        return loss + self._config.states_weight * _states_error(
+            answer.states_LBD, self._teacher.states_LND[:, rows_B], compared_layers(alive_L)
+        )
+
+
+def compared_layers(alive_L: Sequence[bool]) -> list[int]:
+    """After which layers student and teacher are compared: those before a layer that computes, and the last.
+
+    Layers that are gone hand on what they got, so the last that computes answers for all that are gone after it, and
+    is held to the teacher's deepest of them; the monotone matching of CoFi (Xia et al. 2022, section 3.2) without a
+    search.
+    """
+    last = len(alive_L) - 1
+    return [layer for layer in range(len(alive_L)) if layer == last or alive_L[layer + 1]]
+
+
+def _states_error(student_LBD: Sequence[Tensor], teacher_LBD: Tensor, layers: Sequence[int]) -> Tensor:
+    errors = [
+        functional.mse_loss(student_LBD[layer].float(), teacher_LBD[layer].to(student_LBD[layer].device).float())
+        for layer in layers
+    ]
+    return torch.stack(errors).mean()

@@ -1,6 +1,7 @@
 """How texts become token ids. Knows nothing about batches or models."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -30,9 +31,18 @@ def load_tokenizer(name_or_path: str, max_length: int) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedExample]:
+@dataclass(frozen=True)
+class EncodedSplit:
+    """Token ids of a split's texts, and how many of them were cut."""
+
+    examples: list[EncodedExample]
+    truncated: int
+
+
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> EncodedSplit:
     """Token ids, at most `max_length` each; the longer text of a pair is cut first."""
     encoded: list[EncodedExample] = []
+    truncated = 0
     for start in range(0, len(examples), CHUNK):
         chunk = examples[start : start + CHUNK]
         pairs = None if chunk[0].text_pair is None else [example.text_pair for example in chunk]
@@ -46,4 +56,5 @@ def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_
         )
         rows = zip(fields["input_ids"], fields["token_type_ids"], chunk, strict=True)
         encoded += [EncodedExample(ids, segments, example.label) for ids, segments, example in rows]
-    return encoded
+        truncated += sum(bool(encoding.overflowing) for encoding in fields.encodings)
+    return EncodedSplit(encoded, truncated)

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,17 @@ from tqdm import tqdm
 
 from sparsebert.checkpoint import EvaluationPoint
 from sparsebert.errors import ConfigError, TrainingError
-from training.batching import Batch, EncodedExample, collate, plan_epoch
-from training.distillation import Objective
+from training.batching import EncodedExample, collate, plan_epoch
+from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
+from training.faults import memory_errors
+from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification, UnitGates
 from training.pruner import Pruner
 from training.schedule import learning_rate_factor
+from training.sharding import micro_batches
 from training.snapshot import SnapshotFile
+from training.tracking import Track, track_nothing
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +37,11 @@ CHECK_EVERY_STEPS = 20  # how often the loss is read back from the device
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How one stage optimises."""
+    """How one stage optimises; `epochs` may be a fraction, `accumulation` micro-batches make a batch."""
 
-    epochs: int
+    epochs: float
     batch_size: int = 32
+    accumulation: int = 1
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
     warmup_share: float = 0.1
@@ -45,11 +51,13 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
-            raise ConfigError(f"--epochs is {self.epochs}; it must be at least 0")
+            raise ConfigError(f"--epochs is {self.epochs:g}; it must be at least 0")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size is {self.batch_size}; it must be at least 1")
+        if not 1 <= self.accumulation <= self.batch_size:
+            raise ConfigError(f"--accumulation is {self.accumulation}; it must be from 1 to the batch size")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+            raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and below 1")
         if not 0 < self.learning_rate < 1:
             raise ConfigError(f"--learning-rate is {self.learning_rate}; it must be above 0 and below 1")
 
@@ -66,8 +74,10 @@ class EncodedSplits:
 class StageLoop:
     """Trains `model` for one stage; `run` may be called again after a kill and ends with the same numbers.
 
+    `removed` is the encoder sparsity of a model that is not masked but smaller.
+
     The state that decides the numbers is the step, the weights, the optimiser, torch's generators and the
-    pruner; all of it is in the snapshot. The order of batches follows from `seed` and the epoch alone.
+    pruner; all of it is in the snapshot. The order of batches follows from `seed`, the stage and the epoch alone.
     """
 
     def __init__(
@@ -80,9 +90,10 @@ class StageLoop:
         config: LoopConfig,
         accelerator: Accelerator,
         snapshot: SnapshotFile,
-        snapshot_every_steps: int,
         seed: int,
         pruner: Pruner | None = None,
+        removed: float = 0.0,
+        track: Track = track_nothing,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.evaluations: list[EvaluationPoint] = []
@@ -93,74 +104,102 @@ class StageLoop:
         self._config = config
         self._accelerator = accelerator
         self._snapshot = snapshot
-        self._snapshot_every_steps = snapshot_every_steps
         self._seed = seed
         self._pruner = pruner
+        self._removed = removed
+        self._track = track
         self._clock_s = clock_s
         self._lengths = [len(example.token_ids) for example in data.train]
         self._steps_per_epoch = -(-len(data.train) // config.batch_size)
-        self._num_steps = self._steps_per_epoch * config.epochs
+        self._num_steps = round(self._steps_per_epoch * config.epochs)
         self._step = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._loss_steps = 0
         model.set_dropout(config.dropout)
         if accelerator.device.type == "cpu":
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
-        self._model: Any = accelerator.prepare(model)
         if pruner is not None:
             pruner.gates.to(accelerator.device)
-        self._optimizer: Any = accelerator.prepare(self._new_optimizer(model))
+        optimizer = self._new_optimizer(model)
+        self._plain = model
+        self._model: Any = accelerator.prepare(model)
+        self._optimizer: Any = accelerator.prepare(optimizer)
 
     def run(self) -> float:
         """Train to the end and return the accuracy on the validation split."""
-        torch.manual_seed(self._seed)
+        torch.manual_seed(self._seed + self._accelerator.process_index)
         self._restore()
         started_s = self._clock_s() - self.duration_s
-        bar = tqdm(total=self._num_steps, initial=self._step, desc=self._name, unit="step", disable=None)
+        bar = tqdm(
+            total=self._num_steps, initial=self._step, desc=self._name, unit="step",
+            disable=None if self._accelerator.is_main_process else True,
+        )  # fmt: skip
         with bar:
-            for epoch in range(self._step // max(1, self._steps_per_epoch), self._config.epochs):
+            while self._step < self._num_steps:
+                epoch, done = divmod(self._step, self._steps_per_epoch)
                 plan = plan_epoch(self._lengths, self._config.batch_size, self._epoch_rng(epoch))
-                for indices_B in plan[self._step - epoch * self._steps_per_epoch :]:
-                    self._train_step(collate(self._data.train, indices_B, self._data.pad_id))
+                for indices_B in plan[done : self._num_steps - self._step + done]:
+                    self._train_step(indices_B)
                     self.duration_s = self._clock_s() - started_s
                     bar.update()
                     self._after_step(bar)
-        if not self._config.epochs:
+        if not self.evaluations:
             self._evaluate()
         self.duration_s = self._clock_s() - started_s
         return self.evaluations[-1].accuracy
 
-    def _train_step(self, batch: Batch) -> None:
-        """One optimiser step."""
+    def _train_step(self, indices_B: list[int]) -> None:
+        """One optimiser step, over micro-batches and processes."""
         self._model.train()
         factor = learning_rate_factor(self._step, self._num_steps, self._config.warmup_share)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._config.learning_rate * factor
-        moved = batch.to(self._accelerator.device)
-        logits_BC: Tensor = self._model(
-            input_ids=moved.input_ids,
-            attention_mask=moved.attention_mask,
-            token_type_ids=moved.token_type_ids,
-            gates=self._gates(),
-        ).logits
-        loss = self._objective.loss(logits_BC, moved.labels_B, moved.indices_B)
-        self._accelerator.backward(loss)
+            group["lr"] = group["peak_lr"] * factor
+        accelerator, gates = self._accelerator, self._gates()
+        micro = micro_batches(
+            indices_B, accelerator.process_index, accelerator.num_processes, self._config.accumulation
+        )
+        for number, (own_B, weight) in enumerate(micro, start=1):
+            synchronised = nullcontext() if number == len(micro) else accelerator.no_sync(self._model)
+            with synchronised, memory_errors():
+                loss = self._loss(own_B, gates) * weight
+                accelerator.backward(loss)
+            self._loss_sum += loss.detach()
         if self._pruner is not None:
-            self._pruner.after_backward(self._step, self._num_steps)
-        self._accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
+            scaler = accelerator.scaler
+            self._pruner.after_backward(self._step, self._num_steps, 1.0 if scaler is None else scaler.get_scale())
+        accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._loss_sum += loss.detach()
         self._loss_steps += 1
         self._step += 1
 
+    def _loss(self, indices_B: list[int], gates: UnitGates | None) -> Tensor:
+        batch = collate(self._data.train, indices_B, self._data.pad_id).to(self._accelerator.device)
+        output = self._model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            token_type_ids=batch.token_type_ids,
+            gates=gates,
+            output_hidden_states=self._objective.needs_states,
+        )
+        states = None if output.hidden_states is None else [state[:, 0] for state in output.hidden_states[1:]]
+        return self._objective.loss(Answer(output.logits, states), batch.labels_B, indices_B, self._alive_L())
+
     def _after_step(self, bar: "tqdm[Any]") -> None:
         if self._step % CHECK_EVERY_STEPS == 0:
-            bar.set_postfix(loss=f"{self._mean_loss():.3f}", pruned=f"{self._sparsity():.0%}")
-        if self._step % self._steps_per_epoch == 0:
+            self._show(bar)
+        if self._step % self._steps_per_epoch == 0 or self._step == self._num_steps:
             self._evaluate()
-        if self._step % self._snapshot_every_steps == 0 or self._step % self._steps_per_epoch == 0:
+            self._show(bar)
+        if self._snapshot.is_due(self._clock_s()) or self._step == self._num_steps:
             self._save()
+
+    def _show(self, bar: "tqdm[Any]") -> None:
+        loss, removed = self._mean_loss(), self._sparsity()
+        accuracy_text = f"{self.evaluations[-1].accuracy:.1%}" if self.evaluations else "?"
+        bar.set_postfix(loss=f"{loss:.3f}", pruned=f"{removed:.0%}", accuracy=accuracy_text)
+        values = {f"{self._name}/loss": loss, f"{self._name}/encoder_sparsity": removed}
+        self._track(values, self._step)
 
     def _mean_loss(self) -> float:
         """The mean loss since the last evaluation. Raises TrainingError when it is not a number."""
@@ -176,7 +215,7 @@ class StageLoop:
         loss = self._mean_loss()
         with torch.no_grad():
             gates = self._gates()
-        logits_NC = predict_logits(self._model, self._data.validation, self._data.pad_id, gates)
+        logits_NC = predict_logits(self._plain, self._data.validation, self._data.pad_id, gates)
         point = EvaluationPoint(
             step=self._step,
             accuracy=accuracy(logits_NC, self._data.validation),
@@ -184,6 +223,7 @@ class StageLoop:
             encoder_sparsity=self._sparsity(),
         )
         self.evaluations.append(point)
+        self._track({f"{self._name}/accuracy": point.accuracy}, self._step)
         self._loss_sum.zero_()
         self._loss_steps = 0
         logger.info(
@@ -192,13 +232,22 @@ class StageLoop:
         )  # fmt: skip
 
     def _epoch_rng(self, epoch: int) -> random.Random:
-        return random.Random(f"{self._seed}/{epoch}")  # noqa: S311 - the order of batches is no secret
+        return random.Random(f"{self._seed}/{self._name}/{epoch}")  # noqa: S311 - the order of batches is no secret
 
     def _gates(self) -> UnitGates | None:
         return None if self._pruner is None else self._pruner.gates()
 
+    def _alive_L(self) -> list[bool]:
+        if self._pruner is not None:
+            masks = self._pruner.gates.masks
+            sizes = zip(masks.kept_heads_L(), masks.kept_neurons_L(), strict=True)
+        else:
+            geometry = geometry_of(self._plain)
+            sizes = zip(geometry.heads_L, geometry.neurons_L, strict=True)
+        return [bool(heads or neurons) for heads, neurons in sizes]
+
     def _sparsity(self) -> float:
-        return 0.0 if self._pruner is None else self._pruner.encoder_sparsity
+        return self._removed if self._pruner is None else self._pruner.encoder_sparsity
 
     def _new_optimizer(self, model: SparseBertForSequenceClassification) -> torch.optim.Optimizer:
         model.bert.embeddings.requires_grad_(self._config.train_embeddings)
@@ -207,19 +256,24 @@ class StageLoop:
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 (others if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self._config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+        peak = {"lr": self._config.learning_rate, "peak_lr": self._config.learning_rate}
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self._config.weight_decay, **peak},
+            {"params": others, "weight_decay": 0.0, **peak},
         ]
-        return torch.optim.AdamW(groups, lr=self._config.learning_rate, fused=True)
+        groups += [] if self._pruner is None else self._pruner.parameter_groups()
+        return torch.optim.AdamW(groups, fused=True)
 
     def _save(self) -> None:
         self._mean_loss()  # a snapshot never holds weights that a NaN has spoilt
+        self._accelerator.wait_for_everyone()
+        if not self._accelerator.is_main_process:
+            return
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._snapshot.save(
             {
                 "step": self._step,
-                "model": self._accelerator.unwrap_model(self._model).state_dict(),
+                "model": self._plain.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
                 "pruner": None if self._pruner is None else self._pruner.state(),
@@ -236,11 +290,14 @@ class StageLoop:
             return
         self._step, self._loss_steps = state["step"], state["loss_steps"]
         self.duration_s = state["duration_s"]
-        self._accelerator.unwrap_model(self._model).load_state_dict(state["model"])
+        self._plain.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        if self._accelerator.num_processes == 1:
+            torch.set_rng_state(state["random"]["cpu"])
+            if state["random"]["cuda"]:
+                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        else:  # the snapshot holds the first process's generators only
+            torch.manual_seed(self._seed + 7919 * self._step + self._accelerator.process_index)
         if self._pruner is not None:
             self._pruner.restore(state["pruner"])
         self.evaluations = [EvaluationPoint.model_validate(point) for point in state["evaluations"]]

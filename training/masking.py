@@ -1,57 +1,142 @@
-"""How masks act on a model: gates whose value is the mask and whose gradient reaches pruned units too.
+"""How masks act on a model: gates whose value is masked and whose gradient reaches pruned units too.
 
 Knows nothing about which units are good. L layers, H heads, F neurons.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sparsebert.masks import BoolArray, MaskSet
+from training.importance import UnitScores
 from training.modeling import UnitGates
 
+Reduce = Callable[[Tensor], Tensor]
 
-def fixed_gates(masks: MaskSet, device: torch.device | str = "cpu") -> UnitGates:
-    """Gates without gradients: the masked model at inference."""
+
+def unchanged(tensor: Tensor) -> Tensor:
+    """The average over one process."""
+    return tensor
+
+
+class _Step(NamedTuple):
+    """What g was in a step, and the leaves z that the model was given."""
+
+    drawn: tuple[Tensor, Tensor]
+    values: tuple[Tensor, Tensor]
+
+
+def fixed_gates(masks: MaskSet, device: torch.device | str = "cpu", blocks: MaskSet | None = None) -> UnitGates:
+    """Gates without gradients: the masked model at inference. Blocks empty in `blocks` (`masks`) are skipped."""
     heads_LH = torch.from_numpy(masks.heads_LH).to(device, torch.float32)
     neurons_LF = torch.from_numpy(masks.neurons_LF).to(device, torch.float32)
-    return UnitGates(heads_LH, neurons_LF, _any_kept_L(masks.heads_LH), _any_kept_L(masks.neurons_LF))
+    blocks = blocks or masks
+    return UnitGates(heads_LH, neurons_LF, _there_L(blocks.heads_LH), _there_L(blocks.neurons_LF))
 
 
 class Gates(nn.Module):
-    """Trainable gates g with value z = g + stop_gradient(mask - g).
+    """Gates of value z = mask * g with g = 1, and ∂loss/∂g = ∂loss/∂z also where the mask is 0.
 
-    The straight-through form (Bengio et al. 2013, section 4): the forward value is exactly the mask while
-    ∂loss/∂g = ∂loss/∂z, also where the mask is 0, so pruned units go on being scored and can come back.
+    The straight-through form (Bengio et al. 2013, section 4): pruned units go on being scored and can come back. Until
+    `fix`, blocks that lose all units are computed all the same, or their units could not be scored; then they are
+    skipped, LayerNorm included. Blocks without units in the beginning stay away; their units are not `available`.
+
+    Subclasses learn g; see `_draw`.
     """
 
     def __init__(self, masks: MaskSet) -> None:
         super().__init__()
-        self.heads_LH = nn.Parameter(torch.ones(masks.heads_LH.shape))
-        self.neurons_LF = nn.Parameter(torch.ones(masks.neurons_LF.shape))
-        self._masks = masks
+        self.masks = masks
+        self.available = _of_blocks_with_units(masks)
+        self.fixed = False
+        self.register_buffer("device_of", torch.zeros(()), persistent=False)
+        self._step: _Step | None = None
 
-    @property
-    def masks(self) -> MaskSet:
-        return self._masks
+    def forward(self) -> UnitGates:
+        """The gates of one step, all micro-batches of it; then call `backward` once."""
+        if self.fixed:
+            return fixed_gates(self.masks, self.device)
+        masks = fixed_gates(self.masks, self.device, self.available)
+        drawn = self._draw()
+        values = [gate.detach() * mask for gate, mask in zip(drawn, masks[:2], strict=True)]
+        self._step = _Step(drawn, (values[0].requires_grad_(), values[1].requires_grad_()))
+        return masks._replace(heads_LH=values[0], neurons_LF=values[1])
+
+    def backward(self, loss_scale: float = 1.0, reduce: Reduce = unchanged) -> UnitScores:
+        """∂loss/∂z of the step [L, H], [L, F], passed on to what g is made of; zeros without a step.
+
+        `loss_scale` is what the loss was multiplied by (it stays in what is passed on); `reduce` averages a tensor
+        over processes.
+        """
+        if self._step is None:
+            return UnitScores(np.zeros(self.masks.heads_LH.shape), np.zeros(self.masks.neurons_LF.shape))
+        drawn, values = self._step
+        self._step = None
+        gradients = []
+        for gate, value in zip(drawn, values, strict=True):
+            gradient = torch.zeros_like(value) if value.grad is None else reduce(value.grad / loss_scale)
+            if gate.requires_grad:
+                torch.autograd.backward(gate, gradient * loss_scale)
+            gradients.append(gradient.double().cpu().numpy())
+        return UnitScores(*gradients)
 
     def set_masks(self, masks: MaskSet) -> None:
         """Replace the masks; shapes must stay."""
-        if masks.heads_LH.shape != self._masks.heads_LH.shape or masks.neurons_LF.shape != self._masks.neurons_LF.shape:
+        if masks.heads_LH.shape != self.masks.heads_LH.shape or masks.neurons_LF.shape != self.masks.neurons_LF.shape:
             raise ValueError("masks of another shape")
-        self._masks = masks
+        self.masks = masks
 
-    def forward(self) -> UnitGates:
-        """The gates of this step, with gradients."""
-        fixed = fixed_gates(self._masks, self.heads_LH.device)
-        return fixed._replace(
-            heads_LH=_straight_through(self.heads_LH, fixed.heads_LH),
-            neurons_LF=_straight_through(self.neurons_LF, fixed.neurons_LF),
-        )
+    def fix(self) -> None:
+        """The structure is final: from now on values are masks, without gradients, and empty blocks are skipped."""
+        self.requires_grad_(False)
+        self.fixed, self._step = True, None
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """What each unit is multiplied by at inference, masks aside, [L, H] and [L, F]."""
+        shapes = self.masks.heads_LH.shape, self.masks.neurons_LF.shape
+        return torch.ones(shapes[0], device=self.device), torch.ones(shapes[1], device=self.device)
+
+    def openness(self) -> UnitScores:
+        """How open each gate has become by itself, masks aside."""
+        return UnitScores(*(value.detach().abs().double().cpu().numpy() for value in self.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the gates are."""
+        device_of: Tensor = self.get_buffer("device_of")
+        return device_of.device
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """G of this step, with gradients where it is learned."""
+        return self.values()
 
 
-def _straight_through(gate: Tensor, mask: Tensor) -> Tensor:
-    return gate + (mask - gate).detach()
+class LearnedGates(Gates):
+    """Gates whose g is learned, from 1 on (Liu et al. 2017, "Network Slimming", section 3)."""
+
+    def __init__(self, masks: MaskSet) -> None:
+        super().__init__(masks)
+        self.heads_LH = nn.Parameter(torch.ones(masks.heads_LH.shape))
+        self.neurons_LF = nn.Parameter(torch.ones(masks.neurons_LF.shape))
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        return self.heads_LH.detach(), self.neurons_LF.detach()
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        return self.heads_LH, self.neurons_LF
 
 
-def _any_kept_L(kept: BoolArray) -> tuple[bool, ...]:
+def _there_L(kept: BoolArray) -> tuple[bool, ...]:
     return tuple(bool(row.any()) for row in kept)
+
+
+def _of_blocks_with_units(masks: MaskSet) -> MaskSet:
+    """All units of the blocks in which any is kept."""
+    heads_LH, neurons_LF = (
+        np.broadcast_to(kept.any(axis=1, keepdims=True), kept.shape).copy()
+        for kept in (masks.heads_LH, masks.neurons_LF)
+    )
+    return MaskSet(heads_LH=heads_LH, neurons_LF=neurons_LF)

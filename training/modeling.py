@@ -84,8 +84,8 @@ class SparseSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, width)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates_H: Tensor | None) -> Tensor:
-        """The context of each head, [B, T, H * E]."""
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The contexts of all heads, [B, T, H * E]."""
         split = (*x_BTD.shape[:-1], -1, self.head_size)
         q_BHTE, k_BHTE, v_BHTE = (
             projection(x_BTD).view(split).transpose(1, 2) for projection in (self.query, self.key, self.value)
@@ -95,8 +95,6 @@ class SparseSelfAttention(nn.Module):
         context_BTHE = attend(
             self, q_BHTE, k_BHTE, v_BHTE, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
         )[0]
-        if gates_H is not None:
-            context_BTHE = context_BTHE * gates_H.to(context_BTHE.dtype)[:, None]
         return cast(Tensor, context_BTHE.reshape(*x_BTD.shape[:-1], -1))
 
 
@@ -124,7 +122,10 @@ class SparseAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates_H: Tensor | None) -> Tensor:
         """[B, T, D] to [B, T, D]; a gate [H] multiplies the context of its head."""
-        return cast(Tensor, self.output(self.self(x_BTD, attention_mask, gates_H), x_BTD))
+        contexts_BTU = self.self(x_BTD, attention_mask)
+        if gates_H is not None:
+            contexts_BTU = contexts_BTU * gates_H.to(contexts_BTU.dtype).repeat_interleave(self.self.head_size)
+        return cast(Tensor, self.output(contexts_BTU, x_BTD))
 
 
 class SparseIntermediate(nn.Module):
@@ -169,11 +170,12 @@ class SparseBertEncoder(nn.Module):
         sizes = zip(config.heads_L(), config.neurons_L(), strict=True)
         self.layer = nn.ModuleList(SparseBertLayer(config, heads, neurons) for heads, neurons in sizes)
 
-    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates: UnitGates | None) -> Tensor:
-        """[B, T, D] to [B, T, D] through all layers."""
+    def forward(self, x_BTD: Tensor, attention_mask: Tensor | None, gates: UnitGates | None) -> list[Tensor]:
+        """What enters and what each layer makes of it, L + 1 tensors [B, T, D]."""
+        states = [x_BTD]
         for index, layer in enumerate(self.layer):
-            x_BTD = layer(x_BTD, attention_mask, index, gates)
-        return x_BTD
+            states.append(layer(states[-1], attention_mask, index, gates))
+        return states
 
 
 class SparsePooler(nn.Module):
@@ -230,13 +232,14 @@ class SparseBertModel(SparseBertPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         gates: UnitGates | None = None,
-    ) -> Tensor:
-        """The pooled first token, [B, D]."""
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The pooled first token [B, D], and the states before, between and after the layers, [B, T, D] each."""
         x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         if self.embeddings_project is not None:
             x_BTD = self.embeddings_project(x_BTD)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
-        return cast(Tensor, self.pooler(self.encoder(x_BTD, mask, gates)))
+        states = self.encoder(x_BTD, mask, gates)
+        return self.pooler(states[-1]), states
 
 
 class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
@@ -257,12 +260,15 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         gates: UnitGates | None = None,
+        output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:
-        """Logits [B, labels], and the mean cross-entropy when `labels` [B] are given."""
-        pooled_BD = self.bert(input_ids, attention_mask, token_type_ids, gates)
+        """Logits [B, labels]; the mean cross-entropy when `labels` [B] are given, and the states when asked for."""
+        pooled_BD, states = self.bert(input_ids, attention_mask, token_type_ids, gates)
         logits = self.classifier(self.dropout(pooled_BD))
         loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=tuple(states) if output_hidden_states else None
+        )
 
     def set_dropout(self, probability: float) -> None:
         """Use one dropout probability everywhere; 0 turns it off. Not part of what is saved."""

@@ -13,22 +13,33 @@ from sparsebert.checkpoint import PruningEvent
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import BoolArray, MaskSet
-from training.importance import Importance, RunningScores, UnitScores
-from training.masking import Gates
-from training.schedule import CubicSchedule, SparsitySchedule
-from training.selection import KeepFloor, check_sparsity, select_units
+from training.costs import CostModel
+from training.criteria import ImportanceName, check_importance, make_importance
+from training.importance import Importance, RunningScores, Signals, UnitScores
+from training.masking import Reduce, unchanged
+from training.modeling import SparseBertForSequenceClassification
+from training.regularization import RegularizerConfig, make_gates, make_regularizer
+from training.schedule import RampConfig, SparsityRamp
+from training.selection import SelectionRules, check_share, select_units
+from training.units import scale_units
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningConfig:
-    """How much to prune, how fast, and how scores are averaged."""
+    """By what units are judged, how fast and by which rules they leave, and whether they may come back."""
 
-    schedule: CubicSchedule
+    importance: ImportanceName = "gradient"
+    ramp: RampConfig = field(default_factory=RampConfig)
+    rules: SelectionRules = field(default_factory=SelectionRules)
+    regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
+    reactivation: bool = True
     update_every_steps: int = 20
     score_decay: float = 0.95
-    floor: KeepFloor = field(default_factory=KeepFloor)
 
     def __post_init__(self) -> None:
+        check_importance(self.importance)
+        if self.importance == "gate" and self.regularizer.name not in ("l1", "l0"):
+            raise ConfigError("--importance gate needs gates that are learned: add --regularizer l1 or l0")
         if self.update_every_steps < 1:
             raise ConfigError(f"masks are updated every {self.update_every_steps} steps; it must be at least 1")
         if not 0.0 <= self.score_decay < 1.0:
@@ -36,76 +47,133 @@ class PruningConfig:
 
 
 class Pruner:
-    """Moves the masks of `gates` along a schedule; after the last change they stay as they are.
+    """Moves the masks of `gates` along `ramp`; after the last change they stay as they are.
 
-    Call `after_backward` once in each step, between the backward pass and the optimiser's step.
-    Raises BudgetError when the schedule's final sparsity cannot be met.
+    Call `after_backward` once in each step, between the backward pass and the optimiser's step. `reduce` averages a
+    tensor over processes, so that scores and masks are the same in all of them.
+    Raises BudgetError when the ramp's end cannot be met.
     """
 
-    def __init__(self, gates: Gates, dense: Geometry, importance: Importance, config: PruningConfig) -> None:
-        self.gates = gates
+    def __init__(
+        self,
+        model: SparseBertForSequenceClassification,
+        masks: MaskSet,
+        dense: Geometry,
+        config: PruningConfig,
+        ramp: SparsityRamp,
+        cost: CostModel,
+        importance: Importance | None = None,
+        seed: int = 0,
+        reduce: Reduce = unchanged,
+    ) -> None:
+        self.gates = make_gates(config.regularizer.name, masks)
         self.events: list[PruningEvent] = []
-        check_sparsity(dense, config.schedule.final_sparsity, config.floor)
+        check_share(dense, ramp.final, config.rules, cost)
+        self._model = model
         self._dense = dense
-        self._importance = importance
         self._config = config
-        self._schedule: SparsitySchedule = config.schedule
-        self._scores = RunningScores(config.score_decay)
+        self._ramp = ramp
+        self._cost = cost
+        self._reduce = reduce
+        self._importance = importance or make_importance(config.importance, seed)
+        self._scores = RunningScores(None if self._importance.accumulates else config.score_decay)
+        self._regularizer = make_regularizer(config.regularizer, self.gates, dense)
         self._finished = False
+        self._importance.attach(model)
 
     @property
     def encoder_sparsity(self) -> float:
         """The share of encoder parameters that the masks remove now."""
         return masked_geometry(self._dense, self.gates.masks).encoder_sparsity(self._dense)
 
-    def after_backward(self, step: int, num_steps: int) -> None:
-        """Take this step's scores in; change the masks when the schedule says so."""
+    @property
+    def removed_share(self) -> float:
+        """The share of the cost that the masks remove now; of parameters, the encoder sparsity."""
+        return 1.0 - self._cost.cost(masked_geometry(self._dense, self.gates.masks)) / self._cost.cost(self._dense)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser learns besides the model: gates by descent, multipliers by ascent."""
+        learning_rate = self._config.regularizer.gate_learning_rate
+        gates, multipliers = list(self.gates.parameters()), self._regularizer.multipliers()
+        shared = {"lr": learning_rate, "peak_lr": learning_rate, "weight_decay": 0.0}
+        groups: list[dict[str, Any]] = []
+        if gates:
+            groups.append({"params": gates, **shared})
+        if multipliers:
+            groups.append({"params": multipliers, **shared, "maximize": True})
+        return groups
+
+    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0) -> None:
+        """Take this step's scores in, add the regulariser's gradients; change the masks when the schedule says so."""
         if self._finished:
             return
-        self._scores.observe(self._importance.score(self.gates))
-        frozen = self._schedule.is_frozen(step + 1, num_steps) or step + 1 == num_steps
+        gradients = self.gates.backward(loss_scale, self._reduce)
+        self._regularize(self._ramp.share(step, num_steps), loss_scale)
+        signals = Signals(self._model, gradients, self.gates.openness())
+        self._scores.observe(_averaged(self._importance.score(signals), self._reduce))
+        frozen = self._ramp.is_frozen(step + 1, num_steps) or step + 1 == num_steps
         if frozen or (step + 1) % self._config.update_every_steps == 0:
             self._update(step + 1, num_steps)
         if frozen:
             self._finish()
 
+    def _regularize(self, share: float, loss_scale: float) -> None:
+        penalty = self._regularizer.penalty(self._model, share)
+        if penalty is not None:
+            torch.autograd.backward(penalty * loss_scale)
+
     def _update(self, step: int, num_steps: int) -> None:
-        scores = self._scores.average
-        target = self._schedule.sparsity(step, num_steps)
-        if scores is None or target == 0.0:
+        scores, share = self._scores.current, self._ramp.share(step, num_steps)
+        if scores is None or share == 0.0:
             return
-        old, new = self.gates.masks, select_units(scores, self._dense, target, self._config.floor)
+        old = self.gates.masks
+        available = self.gates.available if self._config.reactivation else old
+        new = select_units(scores, self._dense, share, self._config.rules, self._cost, available)
         self.gates.set_masks(new)
         if not new.equals(old):
-            self.events.append(mask_change(old, new, step, target, self.encoder_sparsity))
+            self.events.append(mask_change(old, new, step, share, self.encoder_sparsity))
 
     def _finish(self) -> None:
+        """The structure is final: learned gates go into the weights, and there is no more scoring to pay for."""
         self._finished = True
-        self.gates.requires_grad_(False)  # the structure is final: no more scoring to pay for
+        if list(self.gates.parameters()):
+            scale_units(self._model, *self.gates.values())
+        self.gates.fix()
+        self._importance.detach()
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as tensors and plain values."""
-        total, weight = self._scores.state()
-        masks = self.gates.masks
+        masks, scores = self.gates.masks, self._scores.state()
         return {
             "heads_LH": torch.from_numpy(masks.heads_LH),
             "neurons_LF": torch.from_numpy(masks.neurons_LF),
-            "scores": None if total is None else tuple(torch.from_numpy(array) for array in total),
-            "weight": weight,
+            "scores": None if scores["sum"] is None else [torch.from_numpy(array) for array in scores["sum"]],
+            "weight": scores["weight"],
+            "gates": self.gates.state_dict(),
+            "multipliers": [value.detach() for value in self._regularizer.multipliers()],
             "finished": self._finished,
             "events": [event.model_dump() for event in self.events],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state; the model's weights are restored by who owns them."""
         self.gates.set_masks(MaskSet(heads_LH=state["heads_LH"].numpy(), neurons_LF=state["neurons_LF"].numpy()))
         scores = state["scores"]
         self._scores.restore(
-            None if scores is None else UnitScores(*(array.numpy() for array in scores)), state["weight"]
+            {
+                "sum": None if scores is None else UnitScores(*(array.numpy() for array in scores)),
+                "weight": state["weight"],
+            }
         )
+        self.gates.load_state_dict(state["gates"])
+        with torch.no_grad():
+            for parameter, value in zip(self._regularizer.multipliers(), state["multipliers"], strict=True):
+                parameter.copy_(value)
         self.events = [PruningEvent.model_validate(event) for event in state["events"]]
         if state["finished"]:
-            self._finish()
+            self._finished = True
+            self.gates.fix()
+            self._importance.detach()
 
 
 def masked_geometry(dense: Geometry, masks: MaskSet) -> Geometry:
@@ -124,6 +192,13 @@ def mask_change(old: MaskSet, new: MaskSet, step: int, target: float, reached: f
         neurons_left_L=_count_L(old.neurons_LF & ~new.neurons_LF),
         neurons_returned_L=_count_L(new.neurons_LF & ~old.neurons_LF),
     )
+
+
+def _averaged(scores: UnitScores, reduce: Reduce) -> UnitScores:
+    """Scores may rest on what one process alone saw, activations for example."""
+    if reduce is unchanged:
+        return scores
+    return UnitScores(*(reduce(torch.from_numpy(array)).numpy() for array in scores))
 
 
 def _count_L(changed: BoolArray) -> tuple[int, ...]:

@@ -4,15 +4,16 @@ Knows nothing about the command line, which changes single values of a recipe.
 """
 
 from training.backbone import EMBEDDED
+from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.data import DataConfig
 from training.loop import LoopConfig
 from training.pruner import PruningConfig
-from training.schedule import CubicSchedule
+from training.schedule import RampConfig
 
 
 def standard() -> TrainConfig:
-    """Fine-tune a BERT on a GLUE-sized task, then remove two thirds of its encoder over six epochs.
+    """Fine-tune a BERT on a GLUE-sized task, then remove two thirds of its encoder and let the rest recover.
 
     `sparsebert train --model google-bert/bert-base-uncased --task sst2 --output runs/sst2`
     """
@@ -20,8 +21,10 @@ def standard() -> TrainConfig:
         model=EMBEDDED,
         data=DataConfig(),
         dense=LoopConfig(epochs=3, learning_rate=5e-5),
-        sparse=LoopConfig(epochs=6, learning_rate=5e-5),
-        pruning=PruningConfig(schedule=CubicSchedule(final_sparsity=0.67)),
+        sparse=LoopConfig(epochs=2, learning_rate=5e-5),
+        recovery=LoopConfig(epochs=3, learning_rate=5e-5),
+        pruning=PruningConfig(ramp=RampConfig(frozen_share=0.1)),
+        budget=BudgetConfig(shares=(0.67,)),
     )
 
 
@@ -30,12 +33,15 @@ def demo() -> TrainConfig:
 
     `sparsebert train --recipe demo --output runs/demo`. Measured numbers are in docs/results.md.
     """
+    loop = LoopConfig(epochs=2, learning_rate=1.5e-4, train_embeddings=False, dropout=0.0)
     return TrainConfig(
         model=EMBEDDED,
         data=DataConfig(),
         dense=LoopConfig(epochs=2, learning_rate=1e-4, train_embeddings=False),
-        sparse=LoopConfig(epochs=4, learning_rate=1.5e-4, train_embeddings=False, dropout=0.0),
-        pruning=PruningConfig(schedule=CubicSchedule(final_sparsity=0.67)),
+        sparse=loop,
+        recovery=loop,
+        pruning=PruningConfig(ramp=RampConfig(frozen_share=0.1)),
+        budget=BudgetConfig(shares=(0.67,)),
     )
 
 

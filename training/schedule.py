@@ -1,53 +1,89 @@
-"""How a quantity moves over a run: the sparsity asked for at a step, and the learning rate.
+"""How a quantity moves over a run: the share of the encoder to remove at a step, and the learning rate.
 
 Pure arithmetic; knows nothing about models.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 from sparsebert.errors import ConfigError
 
+ShapeName = Literal["cubic", "sigmoid", "linear", "one-shot"]
+SIGMOID_STEEPNESS = 10.0
 
-class SparsitySchedule(Protocol):
-    """The sparsity to reach at a step; never falls, and stays put once the tail has begun."""
 
-    def sparsity(self, step: int, num_steps: int) -> float:
-        """Target sparsity in [0, 1) after `step` of `num_steps` steps."""
+def _cubic(progress: float) -> float:
+    """Zhu and Gupta 2017, "To prune, or not to prune", equation 1."""
+    return 1.0 - (1.0 - progress) ** 3
 
-    def is_frozen(self, step: int, num_steps: int) -> bool:
-        """Whether the structure may no longer change."""
+
+def _sigmoid(progress: float) -> float:
+    """A logistic curve, stretched so that it begins at 0 and ends at 1."""
+    low, high = _logistic(-SIGMOID_STEEPNESS / 2), _logistic(SIGMOID_STEEPNESS / 2)
+    return (_logistic(SIGMOID_STEEPNESS * (progress - 0.5)) - low) / (high - low)
+
+
+def _logistic(value: float) -> float:
+    return 1.0 / (1.0 + math.exp(-value))
+
+
+def _one_shot(progress: float) -> float:
+    """Everything as soon as the warm-up is over."""
+    return 1.0 if progress > 0.0 else 0.0
+
+
+SHAPES: dict[ShapeName, Callable[[float], float]] = {
+    "cubic": _cubic,
+    "sigmoid": _sigmoid,
+    "linear": lambda progress: progress,
+    "one-shot": _one_shot,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CubicSchedule:
-    """s(t) = final * (1 - (1 - p)^3), where p goes from 0 to 1 between warm-up and tail.
+class RampConfig:
+    """The form of a ramp: nothing during the warm-up, then `shape`, and a frozen tail; shares of the run."""
 
-    Zhu and Gupta 2017, "To prune, or not to prune", equation 1, with an initial sparsity of 0.
-    """
-
-    final_sparsity: float
+    shape: ShapeName = "cubic"
     warmup_share: float = 0.05
     frozen_share: float = 0.4
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.final_sparsity < 1.0:
-            raise ConfigError(f"--sparsity is {self.final_sparsity}; it must be at least 0 and below 1")
+        if self.shape not in SHAPES:
+            raise ConfigError(f"--schedule {self.shape!r} is unknown; choose from {', '.join(SHAPES)}")
         if self.warmup_share < 0 or self.frozen_share < 0 or self.warmup_share + self.frozen_share >= 1:
             raise ConfigError(
                 f"warm-up ({self.warmup_share}) and frozen tail ({self.frozen_share}) are shares of the run; "
                 "both must be at least 0 and together below 1"
             )
 
-    def sparsity(self, step: int, num_steps: int) -> float:
-        """Target sparsity after `step` of `num_steps` steps."""
-        start, end = self.warmup_share * num_steps, (1.0 - self.frozen_share) * num_steps
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityRamp:
+    """The share to remove, from `initial` to `final`; it never falls, and stays put once the tail has begun."""
+
+    initial: float = 0.0
+    final: float
+    config: RampConfig
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.initial <= self.final < 1.0:
+            raise ConfigError(
+                f"sparsity cannot go from {self.initial} to {self.final}; both must be at least 0 and below 1, rising"
+            )
+
+    def share(self, step: int, num_steps: int) -> float:
+        """The share to have removed after `step` of `num_steps` steps, in [0, 1)."""
+        start = self.config.warmup_share * num_steps
+        end = (1.0 - self.config.frozen_share) * num_steps
         progress = min(1.0, max(0.0, (step - start) / (end - start)))
-        return self.final_sparsity * (1.0 - (1.0 - progress) ** 3)
+        return self.initial + (self.final - self.initial) * SHAPES[self.config.shape](progress)
 
     def is_frozen(self, step: int, num_steps: int) -> bool:
-        """True in the last `frozen_share` of the run."""
-        return step >= (1.0 - self.frozen_share) * num_steps
+        """Whether the structure may no longer change."""
+        return step >= (1.0 - self.config.frozen_share) * num_steps
 
 
 def learning_rate_factor(step: int, num_steps: int, warmup_share: float) -> float:

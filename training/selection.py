@@ -1,91 +1,241 @@
-"""Which units to keep, given scores and a budget of encoder parameters.
+"""Which units to keep, given scores and a budget.
 
-Pure: knows nothing about models, gradients or time. L layers, H heads, F neurons, U = L*H + L*F units.
+The scores of a block's best k units add up to the value of keeping k of them; what k units cost is a table
+(`training.costs`). For a price λ every block takes the k with the largest value - λ * cost, and the smallest λ whose
+choices fit into the budget is searched (Lagrangian relaxation of the knapsack; Everett 1963). What is then left of
+the budget goes to the best units that still fit. So whole blocks leave when their fixed cost is better spent
+elsewhere.
+
+Pure: knows nothing about models, gradients or time. L layers, H heads, F neurons; K is a number of units of a block.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsebert.errors import BudgetError, ConfigError
-from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
+from sparsebert.geometry import Geometry
 from sparsebert.masks import BoolArray, MaskSet
+from training.costs import CostModel, Floats, ParameterCost
 from training.importance import FloatArray, UnitScores
+
+Scope = Literal["global", "layer"]
+Counts = NDArray[np.int64]
+BISECTIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeepFloor:
-    """The fewest units that every layer keeps, whatever their scores."""
+    """The fewest units that every layer keeps, whatever their scores; with 0 a block may leave whole."""
 
-    heads: int = 1
-    neurons: int = 16
+    heads: int = 0
+    neurons: int = 0
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.neurons < 1:
-            raise ConfigError(f"a layer must keep at least 1 head and 1 neuron, not {self.heads} and {self.neurons}")
+        if self.heads < 0 or self.neurons < 0:
+            raise ConfigError(f"a layer cannot keep {self.heads} heads and {self.neurons} neurons; give 0 or more")
 
 
-def check_sparsity(dense: Geometry, sparsity: float, floor: KeepFloor) -> int:
-    """Parameters left for units beyond the floor when that share of `dense`'s encoder parameters is removed.
+@dataclass(frozen=True, kw_only=True)
+class SelectionRules:
+    """What a selection must obey besides its budget.
 
-    Raises BudgetError when the floor alone is larger than the budget.
+    `neuron_multiple`: FFN sizes are multiples of this. `scope`: one budget for the whole encoder, or the same share
+    of every layer.
     """
+
+    floor: KeepFloor = field(default_factory=KeepFloor)
+    neuron_multiple: int = 1
+    scope: Scope = "global"
+
+    def __post_init__(self) -> None:
+        if self.neuron_multiple < 1:
+            raise ConfigError(f"FFN sizes cannot be multiples of {self.neuron_multiple}; give 1 or more")
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Blocks of one kind: value and cost of each by its number of units [L, K]; value -inf: not allowed."""
+
+    value_LK: Floats
+    cost_LK: Floats
+
+    def counts_at(self, price: float) -> Counts:
+        counts: Counts = np.argmax(self.value_LK - price * self.cost_LK, axis=1)
+        return counts
+
+    def cheapest(self) -> Counts:
+        counts: Counts = np.argmin(np.where(np.isfinite(self.value_LK), self.cost_LK, np.inf), axis=1)
+        return counts
+
+    def cost(self, counts_L: Counts) -> float:
+        return float(self.cost_LK[np.arange(len(counts_L)), counts_L].sum())
+
+    def value(self, counts_L: Counts) -> float:
+        return float(self.value_LK[np.arange(len(counts_L)), counts_L].sum())
+
+    def only(self, layer: int) -> "_Rows":
+        return _Rows(self.value_LK[layer : layer + 1], self.cost_LK[layer : layer + 1])
+
+
+def select_units(
+    scores: UnitScores,
+    dense: Geometry,
+    share: float,
+    rules: SelectionRules,
+    cost: CostModel | None = None,
+    available: MaskSet | None = None,
+) -> MaskSet:
+    """Keep the units of the largest total score whose cost is at most (1 - share) of the dense encoder's.
+
+    `cost` counts encoder parameters when it is None. Units outside `available` cannot be chosen. Ties are broken by
+    position, so the result is deterministic. Raises BudgetError when floors and multiples leave no selection.
+    """
+    cost = cost or ParameterCost()
+    order_heads, value_heads = _ranked(scores.heads_LH, None if available is None else available.heads_LH)
+    order_neurons, value_neurons = _ranked(scores.neurons_LF, None if available is None else available.neurons_LF)
+    _forbid(value_heads, rules.floor.heads, 1)
+    _forbid(value_neurons, rules.floor.neurons, rules.neuron_multiple)
+    budget = (1.0 - share) * cost.cost(dense) * (1 + 1e-12)
+    found: tuple[float, list[Counts]] | None = None
+    for costs in cost.scenarios(dense):
+        rows = [_rows(value_heads, costs.attention_LK), _rows(value_neurons, costs.ffn_LK)]
+        counts = _choose(rows, budget - costs.rest, rules.scope)
+        if counts is not None:
+            value = sum(row.value(count) for row, count in zip(rows, counts, strict=True))
+            if found is None or value > found[0]:
+                found = value, counts
+    if found is None:
+        raise BudgetError(_impossible(share, dense, rules, cost))
+    heads_L, neurons_L = found[1]
+    return MaskSet(heads_LH=_kept(order_heads, heads_L), neurons_LF=_kept(order_neurons, neurons_L))
+
+
+def check_share(dense: Geometry, share: float, rules: SelectionRules, cost: CostModel | None = None) -> None:
+    """Raises BudgetError when no selection removes that share of the cost; told before training, not after."""
+    flat = UnitScores(
+        np.ones((dense.num_layers, max(dense.heads_L))), np.ones((dense.num_layers, max(dense.neurons_L)))
+    )
+    select_units(flat, dense, share, rules, cost)
+
+
+def largest_share(dense: Geometry, rules: SelectionRules, cost: CostModel | None = None) -> float:
+    """The largest share of the cost that the floors let go."""
+    cost = cost or ParameterCost()
     smallest = dense.model_copy(
         update={
-            "heads_L": tuple(min(floor.heads, heads) for heads in dense.heads_L),
-            "neurons_L": tuple(min(floor.neurons, neurons) for neurons in dense.neurons_L),
+            "heads_L": tuple(min(rules.floor.heads, heads) for heads in dense.heads_L),
+            "neurons_L": tuple(_least(rules, neurons) for neurons in dense.neurons_L),
         }
     )
-    left = int((1.0 - sparsity) * dense.encoder_parameters()) - smallest.encoder_parameters()
-    if left < 0:
-        raise BudgetError(
-            f"--sparsity {sparsity:.3f} cannot be met: every layer keeps at least {floor.heads} head and "
-            f"{floor.neurons} neurons, so the largest possible is {smallest.encoder_sparsity(dense):.3f}"
-        )
-    return left
+    return 1.0 - cost.cost(smallest) / cost.cost(dense)
 
 
-def select_units(scores: UnitScores, dense: Geometry, sparsity: float, floor: KeepFloor) -> MaskSet:
-    """Keep the units with the highest score per parameter until the budget is full.
-
-    `sparsity` is the share of `dense`'s encoder parameters to remove; the result removes at least that and
-    at most one neuron's parameters more. Ties are broken by position, so the result is deterministic.
-
-    Raises BudgetError when the floor alone is larger than the budget.
-    """
-    cost_head = head_parameters(dense.head_size, dense.hidden_size)
-    cost_neuron = neuron_parameters(dense.hidden_size)
-    forced = MaskSet(
-        heads_LH=_best_of_each_row(scores.heads_LH, floor.heads),
-        neurons_LF=_best_of_each_row(scores.neurons_LF, floor.neurons),
-    )
-    budget = check_sparsity(dense, sparsity, floor)
-    kept_U = np.concatenate([forced.heads_LH.ravel(), forced.neurons_LF.ravel()])
-    score_U = np.concatenate([scores.heads_LH.ravel() / cost_head, scores.neurons_LF.ravel() / cost_neuron])
-    num_heads = forced.heads_LH.size
-    cost_U = np.where(np.arange(kept_U.size) < num_heads, cost_head, cost_neuron)
-    _fill(kept_U, score_U, cost_U, budget)
-    return MaskSet(
-        heads_LH=kept_U[:num_heads].reshape(forced.heads_LH.shape),
-        neurons_LF=kept_U[num_heads:].reshape(forced.neurons_LF.shape),
+def _impossible(share: float, dense: Geometry, rules: SelectionRules, cost: CostModel) -> str:
+    return (
+        f"{share:.1%} of the encoder cannot be removed: every layer keeps at least {rules.floor.heads} heads and "
+        f"{_least(rules, max(dense.neurons_L))} neurons, and the classifier stays, so at most "
+        f"{max(0.0, largest_share(dense, rules, cost)):.1%} can; ask for less or lower the floors"
     )
 
 
-def _best_of_each_row(scores: FloatArray, count: int) -> BoolArray:
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    kept = np.zeros(scores.shape, bool)
-    np.put_along_axis(kept, order, True, axis=1)
-    return kept
+def _least(rules: SelectionRules, neurons: int) -> int:
+    return min(neurons, -(-rules.floor.neurons // rules.neuron_multiple) * rules.neuron_multiple)
 
 
-def _fill(kept_U: BoolArray, score_U: FloatArray, cost_U: NDArray[np.int64], budget: int) -> None:
-    """Set the best units in `kept_U`; once a head does not fit, the rest goes to neurons."""
-    order = np.argsort(-score_U, kind="stable")
-    order = order[~kept_U[order]]
-    fits = np.cumsum(cost_U[order]) <= budget
-    kept_U[order[fits]] = True
-    rest, smallest = order[~fits], int(cost_U.min())
-    cheap = rest[cost_U[rest] == smallest]
-    left = budget - int(cost_U[order[fits]].sum())
-    kept_U[cheap[: left // smallest]] = True
+def _ranked(scores_LU: FloatArray, available_LU: BoolArray | None) -> tuple[NDArray[np.int64], Floats]:
+    """Units of each layer from best to worst [L, U], and the summed scores of the best K [L, U + 1]."""
+    shifted_LU = scores_LU - min(0.0, float(scores_LU.min()))  # movement scores may be negative
+    if available_LU is not None:
+        shifted_LU = np.where(available_LU, shifted_LU, -np.inf)
+    order_LU = np.argsort(-shifted_LU, axis=1, kind="stable")
+    sorted_LU = np.take_along_axis(shifted_LU, order_LU, axis=1)
+    return order_LU, np.pad(np.cumsum(sorted_LU, axis=1), ((0, 0), (1, 0)))
+
+
+def _forbid(value_LK: Floats, floor: int, multiple: int) -> None:
+    """Numbers of units below the floor, or neither a multiple nor all, are not allowed."""
+    units_K = np.arange(value_LK.shape[1])
+    most = value_LK.shape[1] - 1
+    value_LK[:, (units_K < min(floor, most)) | ((units_K % multiple != 0) & (units_K != most))] = -np.inf
+
+
+def _rows(value_LK: Floats, cost_LK: Floats) -> _Rows:
+    allowed = np.isfinite(cost_LK)
+    return _Rows(np.where(allowed, value_LK, -np.inf), np.where(allowed, cost_LK, 0.0))
+
+
+def _choose(rows: Sequence[_Rows], budget: float, scope: Scope) -> list[Counts] | None:
+    """Units of each block, or None when even the fewest do not fit."""
+    if scope == "global":
+        return _solve(rows, budget)
+    dense_L = np.array([sum(float(row.cost_LK[layer].max()) for row in rows) for layer in range(len(rows[0].cost_LK))])
+    chosen = [
+        _solve([row.only(layer) for row in rows], budget * dense_L[layer] / dense_L.sum())
+        for layer in range(len(dense_L))
+    ]
+    if any(counts is None for counts in chosen):
+        return None
+    return [np.concatenate([counts[kind] for counts in chosen if counts is not None]) for kind in range(len(rows))]
+
+
+def _solve(rows: Sequence[_Rows], budget: float) -> list[Counts] | None:
+    if any(not np.isfinite(row.value_LK).any(axis=1).all() for row in rows):
+        return None
+    counts = [row.cheapest() for row in rows]
+    if _cost(rows, counts) > budget:
+        return None
+    low, high = 0.0, _price_of_nothing(rows)
+    for _ in range(BISECTIONS):
+        price = (low + high) / 2
+        tried = [row.counts_at(price) for row in rows]
+        if _cost(rows, tried) <= budget:
+            high, counts = price, tried
+        else:
+            low = price
+    _fill(rows, counts, budget)
+    return counts
+
+
+def _price_of_nothing(rows: Sequence[_Rows]) -> float:
+    """A price at which no block takes more than it must."""
+    values = [float(np.max(row.value_LK[np.isfinite(row.value_LK)], initial=0.0)) for row in rows]
+    steps = [np.abs(np.diff(np.unique(row.cost_LK))) for row in rows]
+    return 2.0 * sum(values) / min((float(step.min()) for step in steps if step.size), default=1.0) + 1e-300
+
+
+def _fill(rows: Sequence[_Rows], counts: list[Counts], budget: float) -> None:
+    """Spend what is left: again and again the block that gains most by taking as many more units as fit."""
+    while True:
+        left = budget - _cost(rows, counts)
+        best: tuple[float, int, int, int] | None = None
+        for kind, row in enumerate(rows):
+            for layer, count in enumerate(counts[kind]):
+                more = _affordable(row, layer, int(count), left)
+                if more is not None:
+                    gain = float(row.value_LK[layer, more] - row.value_LK[layer, count])
+                    if best is None or gain > best[0]:
+                        best = gain, kind, layer, more
+        if best is None:
+            return
+        counts[best[1]][best[2]] = best[3]
+
+
+def _affordable(row: _Rows, layer: int, count: int, left: float) -> int | None:
+    """The largest allowed number of units above `count` that costs at most `left` more."""
+    extra_K = row.cost_LK[layer] - row.cost_LK[layer, count]
+    fits = np.flatnonzero(np.isfinite(row.value_LK[layer]) & (extra_K <= left))
+    return int(fits[-1]) if fits.size and fits[-1] > count else None
+
+
+def _cost(rows: Sequence[_Rows], counts: Sequence[Counts]) -> float:
+    return sum(row.cost(count) for row, count in zip(rows, counts, strict=True))
+
+
+def _kept(order_LU: NDArray[np.int64], counts_L: Counts) -> BoolArray:
+    kept_LU = np.zeros(order_LU.shape, bool)
+    np.put_along_axis(kept_LU, order_LU, np.arange(order_LU.shape[1]) < counts_L[:, None], axis=1)
+    return kept_LU

@@ -10,21 +10,37 @@ from typing import Any, cast
 import torch
 
 from sparsebert.errors import CheckpointError
+from training.faults import disk_errors
 
 
 class SnapshotFile:
-    """One stage's state on disk; `fingerprint` identifies the configuration that may read it."""
+    """One stage's state on disk; `fingerprint` identifies the configuration that may read it.
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    It is to be saved every `every_s` seconds, so that a kill costs no more than that.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, every_s: float) -> None:
         self._path = path
         self._fingerprint = fingerprint
+        self._every_s = every_s
+        self._last_s: float | None = None
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether so much time has passed since the last time this said yes (or was first asked)."""
+        if self._last_s is None:
+            self._last_s = now_s
+        if now_s - self._last_s < self._every_s:
+            return False
+        self._last_s = now_s
+        return True
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace what was saved before."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Replace what was saved before. Raises CheckpointError when it cannot be written; the old one survives."""
         part = self._path.with_suffix(".part")
-        torch.save({"fingerprint": self._fingerprint, "state": state}, part)
-        os.replace(part, self._path)
+        with disk_errors(part):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"fingerprint": self._fingerprint, "state": state}, part)
+            os.replace(part, self._path)
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, or None when there is none.

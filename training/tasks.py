@@ -14,6 +14,7 @@ class TaskSpec:
 
     `text_columns` and `label_column` are None where they are found by looking at the file; `labels` are the
     names of the integer labels 0, 1, …, None where the file says them. `hub` is data set and configuration.
+    `other_splits` are judged as well at the end, where they are there; `f1` adds the F1 of label 1 to the accuracy.
     """
 
     name: str
@@ -21,7 +22,9 @@ class TaskSpec:
     label_column: str | None = None
     labels: tuple[str, ...] | None = None
     validation_split: str = "validation"
+    other_splits: tuple[str, ...] = ()
     hub: tuple[str, str] | None = None
+    f1: bool = False
 
 
 MOVIE_REVIEWS = TaskSpec(
@@ -46,6 +49,7 @@ TASKS = {
             label_column="label",
             labels=("not_duplicate", "duplicate"),
             hub=("nyu-mll/glue", "qqp"),
+            f1=True,
         ),
         TaskSpec(
             name="mnli",
@@ -53,6 +57,7 @@ TASKS = {
             label_column="label",
             labels=("entailment", "neutral", "contradiction"),
             validation_split="validation_matched",
+            other_splits=("validation_mismatched",),
             hub=("nyu-mll/glue", "mnli"),
         ),
         CUSTOM,

@@ -27,11 +27,11 @@ from onnxruntime.transformers import optimizer
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
-from export.compaction import compact
 from export.forms import DEFAULT_FORMS
 from export.texts import encode_examples
 from export.weights import read_weights
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from training.compaction import compact
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
 Feeds = dict[str, np.ndarray]

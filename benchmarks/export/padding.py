@@ -14,12 +14,12 @@ from pathlib import Path
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
-from export.compaction import compact
 from export.forms import DEFAULT_FORMS
 from export.runtime import OnnxRunner
 from export.texts import EncodedText, encode_examples
 from export.weights import read_weights
 from training.checkpoint import load_checkpoint
+from training.compaction import compact
 
 
 def main() -> None:

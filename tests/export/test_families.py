@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
-from export.compaction import compact
 from export.forms import CPU_FORM
 from export.texts import random_texts
 from export.weights import read_weights
 from sparsebert.masks import MaskSet
+from training.compaction import compact
 from training.geometry import geometry_of
 from training.loading import load_dense
 from training.masking import fixed_gates

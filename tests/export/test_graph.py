@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from export.assembly import float_graphs, int8_graphs
 from export.builder import count_operators
 from export.calibration import calibrate
-from export.compaction import compact
 from export.forms import CPU_FORM, GPU_FORM, Form
 from export.graph import last_attention
 from export.texts import random_texts
 from export.weights import read_weights
 from sparsebert.errors import ExportError
 from sparsebert.masks import MaskSet
+from training.compaction import compact
 from training.geometry import geometry_of
 from training.masking import fixed_gates
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification

@@ -4,12 +4,19 @@ import torch
 
 from sparsebert.masks import MaskSet
 from training.importance import RunningScores, UnitScores
-from training.importance.gradient import GradientImportance
-from training.masking import Gates, fixed_gates
+from training.masking import Gates, LearnedGates, fixed_gates, unchanged
 
 MASKS = MaskSet(
     heads_LH=np.array([[True, False], [False, False]]), neurons_LF=np.array([[False, False], [True, False]])
 )
+WEIGHTS = torch.tensor([[1.0, -2.0], [3.0, 0.0]])
+
+
+def closed_after_start(masks: MaskSet, gates_class=Gates) -> Gates:
+    """Gates over a model whose blocks were all there, with some units closed since."""
+    gates = gates_class(MaskSet.dense(2, 2, 2))
+    gates.set_masks(masks)
+    return gates
 
 
 def test_fixed_gates_are_the_masks():
@@ -19,39 +26,76 @@ def test_fixed_gates_are_the_masks():
     assert gates.ffn_L == (False, True)
 
 
-def test_a_gate_has_the_value_of_the_mask_and_the_gradient_of_the_gate():
-    gates = Gates(MASKS)
-    with torch.no_grad():
-        gates.heads_LH.fill_(0.3)
+def test_gates_have_the_value_of_the_mask_and_gradients_everywhere():
+    gates = closed_after_start(MASKS)
     z = gates()
     assert z.heads_LH.tolist() == [[1, 0], [0, 0]]
-    (z.heads_LH * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
-    assert gates.heads_LH.grad.tolist() == [[1, 2], [3, 4]]  # also where the mask is closed
+    ((z.heads_LH * WEIGHTS).sum() + (z.neurons_LF * -0.5).sum()).backward()
+    gradients = gates.backward()
+    assert gradients.heads_LH.tolist() == [[1, -2], [3, 0]]  # also where the mask is closed
+    assert gradients.neurons_LF.tolist() == [[-0.5, -0.5], [-0.5, -0.5]]
+    assert not gates.backward().heads_LH.any()  # told once
 
 
-def test_gradient_importance_is_the_absolute_gradient_and_clears_it():
-    gates = Gates(MASKS)
+def test_micro_batches_add_up_and_the_loss_scale_is_taken_out():
+    gates = closed_after_start(MASKS)
     z = gates()
-    ((z.heads_LH * torch.tensor([[1.0, -2.0], [3.0, 0.0]])).sum() + (z.neurons_LF * -0.5).sum()).backward()
-    scores = GradientImportance().score(gates)
-    assert scores.heads_LH.tolist() == [[1, 2], [3, 0]]
-    assert scores.neurons_LF.tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    assert gates.heads_LH.grad is None
+    for _ in range(2):
+        (8.0 * (z.heads_LH * WEIGHTS).sum()).backward()
+    assert gates.backward(loss_scale=8.0).heads_LH.tolist() == [[2, -4], [6, 0]]
 
 
-def test_a_removed_block_scores_zero():
-    scores = GradientImportance().score(Gates(MASKS))
-    assert scores.heads_LH.tolist() == [[0, 0], [0, 0]]
+def test_gradients_are_averaged_over_processes_before_anything_sees_them():
+    gates = closed_after_start(MASKS, LearnedGates)
+    (gates().heads_LH * WEIGHTS).sum().backward()
+    assert gates.backward(reduce=lambda tensor: tensor + 1).heads_LH.tolist() == [[2, -1], [4, 1]]
+    assert gates.heads_LH.grad.tolist() == [[2, -1], [4, 1]]
+
+
+def test_learned_gates_multiply_the_mask():
+    gates = closed_after_start(MASKS, LearnedGates)
+    with torch.no_grad():
+        gates.heads_LH.fill_(0.25)
+    z = gates()
+    assert z.heads_LH.tolist() == [[0.25, 0], [0, 0]]
+    assert gates.openness().heads_LH.tolist() == [[0.25, 0.25], [0.25, 0.25]]
+    (z.heads_LH * WEIGHTS).sum().backward()
+    gates.backward(reduce=unchanged)
+    assert gates.heads_LH.grad.tolist() == WEIGHTS.tolist()
+
+
+def test_emptied_blocks_are_computed_until_the_structure_is_final():
+    gates = closed_after_start(MASKS)
+    assert gates().attention_L == (True, True)
+    gates.fix()
+    assert gates().attention_L == (True, False)
+    assert gates().ffn_L == (False, True)
+    assert not gates().heads_LH.requires_grad
+
+
+def test_blocks_that_were_empty_from_the_start_stay_away():
+    gates = Gates(MASKS)
+    assert gates().attention_L == (True, False)
+    assert gates.available.heads_LH.tolist() == [[True, True], [False, False]]
+    assert gates.available.neurons_LF.tolist() == [[False, False], [True, True]]
 
 
 def test_running_scores_are_unbiased_from_the_start():
     running = RunningScores(0.9)
-    assert running.average is None
+    assert running.current is None
     running.observe(UnitScores(np.array([[4.0]]), np.array([[2.0]])))
-    assert running.average.heads_LH == pytest.approx(4.0)
+    assert running.current.heads_LH == pytest.approx(4.0)
     running.observe(UnitScores(np.array([[0.0]]), np.array([[2.0]])))
-    assert running.average.heads_LH == pytest.approx(4.0 * 0.09 / 0.19)
-    assert running.average.neurons_LF == pytest.approx(2.0)
+    assert running.current.heads_LH == pytest.approx(4.0 * 0.09 / 0.19)
+    assert running.current.neurons_LF == pytest.approx(2.0)
+
+
+def test_learned_scores_are_summed():
+    running = RunningScores(None)
+    for value in (4.0, -1.0):
+        running.observe(UnitScores(np.array([[value]]), np.array([[2.0]])))
+    assert running.current.heads_LH.tolist() == [[3.0]]
+    assert running.current.neurons_LF.tolist() == [[4.0]]
 
 
 def test_masks_of_another_shape_are_refused():

@@ -1,28 +1,43 @@
 import numpy as np
 import pytest
+import torch
 
-from sparsebert.errors import ConfigError
+from sparsebert.errors import BudgetError, ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
-from training.importance import UnitScores
-from training.masking import Gates
+from training.costs import ParameterCost
+from training.geometry import geometry_of
+from training.importance import Signals, Unattached, UnitScores
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 from training.pruner import Pruner, PruningConfig, mask_change
-from training.schedule import CubicSchedule
-from training.selection import KeepFloor
+from training.regularization import RegularizerConfig
+from training.schedule import RampConfig, SparsityRamp
+from training.selection import KeepFloor, SelectionRules
+from training.units import layers_of
 
-DENSE = Geometry(
-    hidden_size=8, head_size=2, heads_L=(4, 4), neurons_L=(10, 10), vocabulary_size=9, max_positions=9, token_types=2,
-    num_labels=2,
-)  # fmt: skip
+MODEL = SparseBertForSequenceClassification(
+    SparseBertConfig(
+        hidden_size=8,
+        head_size=2,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=10,
+        vocab_size=9,
+        max_position_embeddings=9,
+        num_labels=2,
+    )
+)
+DENSE: Geometry = geometry_of(MODEL)
+RULES = SelectionRules(floor=KeepFloor(heads=1, neurons=1))
 
 
-class FixedImportance:
+class FixedImportance(Unattached):
     """Scores told in advance, one after the other; the last one stays."""
 
     def __init__(self, *scores: UnitScores) -> None:
         self._scores = list(scores)
 
-    def score(self, gates: Gates) -> UnitScores:
+    def score(self, signals: Signals) -> UnitScores:
         return self._scores.pop(0) if len(self._scores) > 1 else self._scores[0]
 
 
@@ -31,14 +46,13 @@ def scores(seed: int) -> UnitScores:
     return UnitScores(rng.random((2, 4)), rng.random((2, 10)))
 
 
-def make_pruner(*given: UnitScores, sparsity=0.5, every=5, decay=0.5) -> Pruner:
-    config = PruningConfig(
-        schedule=CubicSchedule(final_sparsity=sparsity, warmup_share=0.0, frozen_share=0.5),
-        update_every_steps=every,
-        score_decay=decay,
-        floor=KeepFloor(heads=1, neurons=1),
-    )
-    return Pruner(Gates(MaskSet.dense(2, 4, 10)), DENSE, FixedImportance(*given), config)
+def make_pruner(*given: UnitScores, sparsity=0.5, every=5, decay=0.5, masks=None, rules=RULES, **values) -> Pruner:
+    ramp = RampConfig(warmup_share=0.0, frozen_share=0.5)
+    config = PruningConfig(ramp=ramp, update_every_steps=every, score_decay=decay, rules=rules, **values)
+    return Pruner(
+        MODEL, masks or MaskSet.dense(2, 4, 10), DENSE, config, SparsityRamp(final=sparsity, config=ramp),
+        ParameterCost(), FixedImportance(*given),
+    )  # fmt: skip
 
 
 def test_masks_follow_the_schedule_and_then_freeze():
@@ -52,7 +66,8 @@ def test_masks_follow_the_schedule_and_then_freeze():
     assert reached[4] == pytest.approx(0.5 * (1 - 0.75**3), abs=0.05)
     assert reached[19] == reached[39] == pytest.approx(0.5, abs=0.02)
     assert reached[39] >= 0.5
-    assert not any(parameter.requires_grad for parameter in pruner.gates.parameters())
+    assert pruner.gates.fixed
+    assert pruner.removed_share == pruner.encoder_sparsity
 
 
 def test_units_come_back_when_their_scores_rise():
@@ -96,7 +111,49 @@ def test_a_mask_change_counts_per_layer():
     assert event.neurons_returned_L == (0, 1)
 
 
-@pytest.mark.parametrize("values", [{"update_every_steps": 0}, {"score_decay": 1.0}])
+def test_without_reactivation_what_left_stays_away():
+    first, second = scores(0), scores(1)
+    pruner = make_pruner(*([first] * 10), second, decay=0.0, reactivation=False)
+    for step in range(40):
+        pruner.after_backward(step, 40)
+    assert sum(sum(event.heads_returned_L) + sum(event.neurons_returned_L) for event in pruner.events) == 0
+    assert pruner.encoder_sparsity >= 0.5
+
+
+def test_a_later_target_goes_on_from_the_masks_of_the_one_before():
+    start = MaskSet.dense(2, 4, 10)
+    start.heads_LH[1] = False  # a block that was removed
+    pruner = make_pruner(UnitScores(np.ones((2, 4)), np.ones((2, 10))), masks=start, rules=SelectionRules())
+    for step in range(40):
+        pruner.after_backward(step, 40)
+    assert pruner.gates.masks.kept_heads_L()[1] == 0
+    assert pruner.encoder_sparsity >= 0.5
+
+
+def test_what_gates_learned_goes_into_the_weights():
+    model = SparseBertForSequenceClassification(MODEL.config)
+    config = PruningConfig(
+        importance="gate", regularizer=RegularizerConfig(name="l1"), rules=RULES, ramp=RampConfig(frozen_share=0.5)
+    )
+    pruner = Pruner(
+        model, MaskSet.dense(2, 4, 10), DENSE, config, SparsityRamp(final=0.3, config=config.ramp), ParameterCost()
+    )
+    assert [group.get("maximize", False) for group in pruner.parameter_groups()] == [False]
+    with torch.no_grad():
+        pruner.gates.neurons_LF.copy_(torch.linspace(0.1, 1.0, 20).view(2, 10))
+    before = layers_of(model)[1].output.dense.weight.detach().clone()
+    pruner.after_backward(9, 10)
+    after = layers_of(model)[1].output.dense.weight
+    assert torch.allclose(after, before * torch.linspace(0.1, 1.0, 20)[10:])
+    assert pruner.gates.masks.kept_neurons_L() == (0, 0) or pruner.gates.masks.neurons_LF[1, -1]
+
+
+def test_an_impossible_target_is_told_before_training():
+    with pytest.raises(BudgetError, match="99.0% of the encoder cannot be removed"):
+        make_pruner(scores(0), sparsity=0.99)
+
+
+@pytest.mark.parametrize("values", [{"update_every_steps": 0}, {"score_decay": 1.0}, {"importance": "gate"}])
 def test_impossible_settings_are_refused(values):
     with pytest.raises(ConfigError):
-        PruningConfig(schedule=CubicSchedule(final_sparsity=0.5), **values)
+        PruningConfig(**values)

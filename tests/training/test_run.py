@@ -7,19 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from export.compaction import compact
 from sparsebert.checkpoint import read_examples, read_run
 from sparsebert.cli import run
 from sparsebert.errors import BackboneError, CheckpointError, ConfigError, TrainingError
 from sparsebert.masks import load_masks
+from training.budget import BudgetConfig
 from training.checkpoint import load_checkpoint
+from training.compaction import compact
 from training.config import TrainConfig
 from training.data import DataConfig
 from training.loop import LoopConfig
 from training.pruner import PruningConfig
 from training.run import run_training
-from training.schedule import CubicSchedule
-from training.selection import KeepFloor
+from training.selection import KeepFloor, SelectionRules
 from training.snapshot import SnapshotFile
 
 
@@ -30,19 +30,19 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
         data=DataConfig(data_dir=reviews_dir),
         dense=LoopConfig(epochs=10, batch_size=8, learning_rate=1e-2),
         sparse=LoopConfig(epochs=3, batch_size=8, learning_rate=5e-3),
-        pruning=PruningConfig(
-            schedule=CubicSchedule(final_sparsity=0.5), update_every_steps=4, floor=KeepFloor(heads=1, neurons=2)
-        ),
+        recovery=LoopConfig(epochs=1, batch_size=8, learning_rate=5e-3),
+        pruning=PruningConfig(update_every_steps=4, rules=SelectionRules(floor=KeepFloor(heads=1, neurons=2))),
+        budget=BudgetConfig(shares=(0.5,)),
         max_length=16,
-        snapshot_every_steps=5,
+        snapshot_every_s=0.0,
+        track="none",
     )
 
 
 @pytest.fixture
 def dense_config(config) -> TrainConfig:
     """One dense epoch of 12 steps, nothing pruned."""
-    dense_only = replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))
-    return replace(config, dense=replace(config.dense, epochs=1), pruning=dense_only)
+    return replace(config, dense=replace(config.dense, epochs=1), budget=BudgetConfig())
 
 
 class Killed(BaseException):
@@ -77,12 +77,12 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     assert 0.5 <= sparse.encoder_sparsity < 0.52
     assert dense.events == ()
     assert sparse.events[-1].encoder_sparsity == sparse.encoder_sparsity
-    assert [point.step for point in sparse.evaluations] == [12, 24, 36]
+    assert [point.step for point in sparse.evaluations] == [12, 24, 36, 48]  # the last one is the recovery's
     assert sparse.labels == ("no", "yes")
     assert len(read_examples(tmp_path / "sparse")) == 32
     assert sorted(path.name for path in (tmp_path / "sparse").iterdir()) == [
         "calibration.jsonl", "config.json", "examples.jsonl", "masks.safetensors", "model.safetensors", "modeling.py",
-        "run.json", "tokenizer.json", "tokenizer_config.json",
+        "predictions.safetensors", "run.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     assert list((tmp_path / ".work").iterdir()) == []
     assert (
@@ -91,7 +91,9 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     )
 
 
-@pytest.mark.parametrize("saves", [1, 17, 33, 38, 41])  # the sparse stage begins with the 33rd
+@pytest.mark.parametrize(
+    "saves", [1, 57, 121, 138, 156, 158, 168]
+)  # dense, sparse from the 121st, recovery from the 157th
 def test_a_killed_run_ends_with_the_same_numbers(config, tmp_path, monkeypatch, saves):
     torch.seed()  # whatever was drawn before must not matter
     run_training(config, tmp_path / "whole")
@@ -112,7 +114,7 @@ def test_another_seed_draws_another_classifier(config, tmp_path):
     untrained = replace(
         config,
         dense=replace(config.dense, epochs=0),
-        pruning=replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0)),
+        budget=BudgetConfig(),
     )
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -173,15 +175,14 @@ def test_a_finished_run_is_not_repeated(config, tmp_path):
 
 def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
     small = replace(config, dense=replace(config.dense, epochs=1))
-    run_training(replace(small, pruning=replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))), tmp_path)
+    run_training(replace(small, budget=BudgetConfig()), tmp_path)
     assert not (tmp_path / "sparse").exists()
     with pytest.raises(ConfigError, match="holds a run with other settings or data; choose another --output"):
         run_training(replace(small, seed=5), tmp_path)
 
 
 def test_data_are_known_by_their_rows_and_not_by_their_place(config, reviews_dir, tmp_path):
-    dense_only = replace(config.pruning, schedule=CubicSchedule(final_sparsity=0.0))
-    small = replace(config, dense=replace(config.dense, epochs=1), pruning=dense_only)
+    small = replace(config, dense=replace(config.dense, epochs=1), budget=BudgetConfig())
     run_training(small, tmp_path / "run")
     moved = shutil.copytree(reviews_dir, tmp_path / "moved")
     run_training(replace(small, data=DataConfig(data_dir=moved)), tmp_path / "run")
@@ -213,14 +214,29 @@ def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--sparsity", "1.5"], "--sparsity is 1.5; it must be at least 0 and below 1"),
+        (["--sparsity", "1.5"], "--sparsity is 1.5; it must be above 0 and below 1, or 0 for the dense model alone"),
         (["--epochs", "-1"], "--epochs is -1"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--learning-rate", "7"], "--learning-rate is 7"),
-        (["--prune-epochs", "0"], "--prune-epochs is 0, but --sparsity is 0.67"),
+        (["--prune-epochs", "0"], "--prune-epochs is 0, but there is something to prune"),
         (["--seed", "-4"], "--seed is -4"),
         (["--max-length", "4", "--sparsity", "0.5"], "--max-length is 4; this model takes 8 to 32 tokens"),
-        (["--sparsity", "0.99"], "cannot be met: every layer keeps at least 1 head and 16 neurons"),
+        (
+            ["--sparsity", "0.99", "--min-heads", "1"],
+            "99.0% of the encoder cannot be removed: every layer keeps at least 1",
+        ),
+        (["--sparsity", "0.8,0.5"], "the targets 0.8, 0.5 must rise"),
+        (
+            ["--target-speedup", "3"],
+            "--target-speedup needs --latency-table FILE, made with 'sparsebert latency-table'",
+        ),
+        (["--target-speedup", "1", "--latency-table", "t"], "--target-speedup is 1; it must be above 1"),
+        (["--target-speedup", "2", "--latency-table", "nowhere.json"], "nowhere.json cannot be read; make it with"),
+        (["--holdout", "90"], "--holdout 90 is more than half of the 96 training texts"),
+        (["--importance", "gate"], "--importance gate needs gates that are learned: add --regularizer l1 or l0"),
+        (["--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--max-drop", "-1"], "--max-drop is -1"),
+        (["--accumulation", "9", "--batch-size", "8"], "--accumulation is 9; it must be from 1 to the batch size"),
     ],
 )
 def test_bad_flags_are_one_clear_line(bert_dir, reviews_dir, tmp_path, capsys, flags, message):
@@ -270,7 +286,7 @@ def test_changed_weights_are_another_run(dense_config, bert_dir, tmp_path):
         run_training(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (34, "teacher")])
+@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (122, "teacher")])
 def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
     with monkeypatch.context() as patch:
         kill_at(patch, saves)
@@ -285,7 +301,7 @@ def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
 def test_a_snapshot_of_something_else_is_told(tmp_path):
     torch.save([1, 2], tmp_path / "dense.pt")
     with pytest.raises(CheckpointError, match="cannot be read; delete it"):
-        SnapshotFile(tmp_path / "dense.pt", "fingerprint").load()
+        SnapshotFile(tmp_path / "dense.pt", "fingerprint", 60.0).load()
 
 
 def test_an_output_that_cannot_be_written_is_told(config, tmp_path):

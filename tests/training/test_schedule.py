@@ -3,48 +3,67 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsebert.errors import ConfigError
-from training.schedule import CubicSchedule, learning_rate_factor
+from training.schedule import SHAPES, RampConfig, SparsityRamp, learning_rate_factor
 
-TABLE = [  # step of 100, warm-up until 10, tail from 60: s = 0.8 * (1 - (1 - p)^3), p = (step - 10) / 50
-    (0, 0.0),
-    (10, 0.0),
-    (20, 0.3904),  # p = 0.2
-    (35, 0.7),  # p = 0.5
-    (50, 0.7936),  # p = 0.8
-    (60, 0.8),
-    (100, 0.8),
-]
-
-
-@pytest.mark.parametrize(("step", "expected"), TABLE)
-def test_cubic_table(step, expected):
-    schedule = CubicSchedule(final_sparsity=0.8, warmup_share=0.1, frozen_share=0.4)
-    assert schedule.sparsity(step, 100) == pytest.approx(expected)
+# Step of 100, warm-up until 10, tail from 60: p = (step - 10) / 50 is 0, 0.2, 0.5, 0.8 and 1.
+STEPS = (0, 10, 20, 35, 50, 60, 100)
+TABLES = {
+    "cubic": (0.0, 0.0, 0.3904, 0.7, 0.7936, 0.8, 0.8),  # 0.8 * (1 - (1 - p)^3)
+    "linear": (0.0, 0.0, 0.16, 0.4, 0.64, 0.8, 0.8),
+    "one-shot": (0.0, 0.0, 0.8, 0.8, 0.8, 0.8, 0.8),
+    "sigmoid": (0.0, 0.0, 0.0330285, 0.4, 0.7669715, 0.8, 0.8),
+}
 
 
-@given(final=st.floats(0, 0.99), start=st.floats(0, 0.49), tail=st.floats(0, 0.49), steps=st.integers(1, 300))
-def test_cubic_never_falls_and_ends_on_target(final, start, tail, steps):
-    schedule = CubicSchedule(final_sparsity=final, warmup_share=start, frozen_share=tail)
-    values = [schedule.sparsity(step, steps) for step in range(steps + 1)]
+def ramp(shape="cubic", final=0.8, initial=0.0, warmup=0.1, frozen=0.4) -> SparsityRamp:
+    return SparsityRamp(
+        initial=initial, final=final, config=RampConfig(shape=shape, warmup_share=warmup, frozen_share=frozen)
+    )
+
+
+@pytest.mark.parametrize("shape", TABLES)
+def test_tables(shape):
+    assert [ramp(shape).share(step, 100) for step in STEPS] == pytest.approx(TABLES[shape], abs=1e-6)
+
+
+def test_a_later_target_starts_from_the_one_before():
+    assert [ramp("linear", initial=0.4).share(step, 100) for step in STEPS] == pytest.approx(
+        [0.4, 0.4, 0.48, 0.6, 0.72, 0.8, 0.8]
+    )
+
+
+@given(
+    shape=st.sampled_from(sorted(SHAPES)), final=st.floats(0, 0.99), start=st.floats(0, 0.49), tail=st.floats(0, 0.49),
+    steps=st.integers(1, 300),
+)  # fmt: skip
+def test_a_ramp_never_falls_and_ends_on_target(shape, final, start, tail, steps):
+    schedule = ramp(shape, final, warmup=start, frozen=tail)
+    values = [schedule.share(step, steps) for step in range(steps + 1)]
     assert values == sorted(values)
     assert values[-1] == pytest.approx(final)
     assert all(value == values[-1] for step, value in enumerate(values) if schedule.is_frozen(step, steps))
 
 
 def test_the_tail_is_frozen():
-    schedule = CubicSchedule(final_sparsity=0.5, frozen_share=0.4)
-    assert [schedule.is_frozen(step, 10) for step in (5, 6, 9)] == [False, True, True]
+    assert [ramp(frozen=0.4).is_frozen(step, 10) for step in (5, 6, 9)] == [False, True, True]
 
 
-@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 3.0])
-def test_an_impossible_sparsity_is_refused(sparsity):
-    with pytest.raises(ConfigError, match="--sparsity is .* at least 0 and below 1"):
-        CubicSchedule(final_sparsity=sparsity)
+@pytest.mark.parametrize(("initial", "final"), [(0.0, -0.1), (0.0, 1.0), (0.5, 0.4)])
+def test_an_impossible_ramp_is_refused(initial, final):
+    with pytest.raises(ConfigError, match="sparsity cannot go from"):
+        ramp(initial=initial, final=final)
 
 
 def test_shares_must_leave_room():
     with pytest.raises(ConfigError, match="together below 1"):
-        CubicSchedule(final_sparsity=0.5, warmup_share=0.5, frozen_share=0.5)
+        RampConfig(warmup_share=0.5, frozen_share=0.5)
+
+
+def test_an_unknown_shape_is_refused():
+    with pytest.raises(
+        ConfigError, match="--schedule 'steep' is unknown; choose from cubic, sigmoid, linear, one-shot"
+    ):
+        RampConfig(shape="steep")
 
 
 def test_learning_rate_table():

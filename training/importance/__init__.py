@@ -3,40 +3,70 @@
 Knows nothing about budgets or masks. L layers, H heads, F neurons.
 """
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.masking import Gates
+from training.modeling import SparseBertForSequenceClassification
 
 FloatArray = NDArray[np.float64]
 
 
 class UnitScores(NamedTuple):
-    """Importance of each unit, larger is better: `heads_LH` [L, H] and `neurons_LF` [L, F]."""
+    """A number for each unit, larger is better: `heads_LH` [L, H] and `neurons_LF` [L, F]."""
 
     heads_LH: FloatArray
     neurons_LF: FloatArray
 
 
-class Importance(Protocol):
-    """A criterion: called after the backward pass of a step, it returns that step's scores.
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """What one backward pass left: the model, and for each unit ∂loss/∂z and how open its gate has become by itself."""
 
-    Scores are finite, not negative, and given for pruned units too.
+    model: SparseBertForSequenceClassification
+    gradients: UnitScores
+    openness: UnitScores
+
+
+class Importance(Protocol):
+    """A criterion. Scores are finite, and given for pruned units too.
+
+    `accumulates`: the scores of all steps are summed (they are learned), not averaged.
     """
 
-    def score(self, gates: Gates) -> UnitScores:
-        """Scores of all units from what this step left on the gates."""
+    accumulates: bool
+
+    def attach(self, model: SparseBertForSequenceClassification) -> None:
+        """Begin to watch `model`; called once before the first step."""
+
+    def score(self, signals: Signals) -> UnitScores:
+        """The scores that this step alone gives."""
+
+    def detach(self) -> None:
+        """Stop watching; called once when the structure is final."""
+
+
+class Unattached:
+    """What most criteria do with `attach` and `detach`: nothing."""
+
+    accumulates = False
+
+    def attach(self, model: SparseBertForSequenceClassification) -> None:
+        """Nothing to watch."""
+
+    def detach(self) -> None:
+        """Nothing was watched."""
 
 
 class RunningScores:
-    """Exponential running average of scores: new = decay * old + (1 - decay) * step, unbiased from the start.
+    """Scores over steps: an exponential average, unbiased from the start, or a plain sum (decay None).
 
-    The correction for the start is Adam's (Kingma and Ba 2015, section 3).
+    new = decay * old + (1 - decay) * step; the correction for the start is Adam's (Kingma and Ba 2015, section 3).
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float | None) -> None:
         self._decay = decay
         self._sum: UnitScores | None = None
         self._weight = 0.0
@@ -44,21 +74,21 @@ class RunningScores:
     def observe(self, scores: UnitScores) -> None:
         """Take one step's scores in."""
         old = self._sum or UnitScores(np.zeros_like(scores.heads_LH), np.zeros_like(scores.neurons_LF))
-        mixed = (self._decay * a + (1.0 - self._decay) * b for a, b in zip(old, scores, strict=True))
-        self._sum = UnitScores(*mixed)
-        self._weight = self._decay * self._weight + 1.0 - self._decay
+        keep, take = (1.0, 1.0) if self._decay is None else (self._decay, 1.0 - self._decay)
+        self._sum = UnitScores(*(keep * a + take * b for a, b in zip(old, scores, strict=True)))
+        self._weight = 1.0 if self._decay is None else keep * self._weight + take
 
     @property
-    def average(self) -> UnitScores | None:
-        """The average, None before the first step."""
+    def current(self) -> UnitScores | None:
+        """The average or sum, None before the first step."""
         if self._sum is None:
             return None
         return UnitScores(self._sum.heads_LH / self._weight, self._sum.neurons_LF / self._weight)
 
-    def state(self) -> tuple[UnitScores | None, float]:
+    def state(self) -> dict[str, Any]:
         """What `restore` needs."""
-        return self._sum, self._weight
+        return {"sum": self._sum, "weight": self._weight}
 
-    def restore(self, total: UnitScores | None, weight: float) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
-        self._sum, self._weight = total, weight
+        self._sum, self._weight = state["sum"], state["weight"]

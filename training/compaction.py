@@ -1,4 +1,4 @@
-"""The compact model: masked units cut out of the weight matrices, the same function with smaller ones.
+"""The compact model: masked units cut out of the weight matrices, the same function with smaller ones; and back.
 
 Masks act on what the units feed (the output projections), so cutting the columns there and the rows that
 made the units is exact whatever biases and activation are. Knows nothing about how masks were chosen.
@@ -48,6 +48,25 @@ def compact(model: SparseBertForSequenceClassification, masks: MaskSet) -> Spars
     return small
 
 
+@torch.no_grad()
+def expand(
+    small: SparseBertForSequenceClassification, masks: MaskSet, dense: SparseBertForSequenceClassification
+) -> None:
+    """Write the weights of `small`, which `compact(dense, masks)` made and which went on learning, back into `dense`.
+
+    `dense` masked is then the function that `small` is; its masked units keep the weights that they had.
+    """
+    _copy(small.bert.embeddings, dense.bert.embeddings)
+    if small.bert.embeddings_project is not None and dense.bert.embeddings_project is not None:
+        _copy(small.bert.embeddings_project, dense.bert.embeddings_project)
+    _copy(small.bert.pooler, dense.bert.pooler)
+    _copy(small.classifier, dense.classifier)
+    pairs = zip(small.bert.encoder.layer, dense.bert.encoder.layer, masks.heads_LH, masks.neurons_LF, strict=True)
+    for new, old, heads_H, neurons_F in pairs:
+        units = np.repeat(heads_H, dense.config.head_size)
+        _paste_layer(cast(SparseBertLayer, new), cast(SparseBertLayer, old), units, neurons_F)
+
+
 def keep_words(
     model: SparseBertForSequenceClassification, kept_K: NDArray[np.int64]
 ) -> SparseBertForSequenceClassification:
@@ -77,6 +96,20 @@ def _cut_layer(old: SparseBertLayer, new: SparseBertLayer, head_units: np.ndarra
         _copy(old.output.LayerNorm, new.output.LayerNorm)
 
 
+def _paste_layer(new: SparseBertLayer, old: SparseBertLayer, head_units: np.ndarray, neurons_F: np.ndarray) -> None:
+    if new.attention is not None and old.attention is not None:
+        kept = torch.from_numpy(np.flatnonzero(head_units))
+        for name in ("query", "key", "value"):
+            _paste_rows(getattr(new.attention.self, name), getattr(old.attention.self, name), kept)
+        _paste_columns(new.attention.output.dense, old.attention.output.dense, kept)
+        _copy(new.attention.output.LayerNorm, old.attention.output.LayerNorm)
+    if new.intermediate is not None and old.intermediate is not None and new.output and old.output:
+        kept = torch.from_numpy(np.flatnonzero(neurons_F))
+        _paste_rows(new.intermediate.dense, old.intermediate.dense, kept)
+        _paste_columns(new.output.dense, old.output.dense, kept)
+        _copy(new.output.LayerNorm, old.output.LayerNorm)
+
+
 def _copy(old: nn.Module, new: nn.Module) -> None:
     new.load_state_dict(old.state_dict())
 
@@ -89,3 +122,13 @@ def _cut_rows(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
 def _cut_columns(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
     new.weight.copy_(old.weight[:, kept])
     new.bias.copy_(old.bias)
+
+
+def _paste_rows(new: nn.Linear, old: nn.Linear, kept: Tensor) -> None:
+    old.weight[kept] = new.weight.to(old.weight)
+    old.bias[kept] = new.bias.to(old.bias)
+
+
+def _paste_columns(new: nn.Linear, old: nn.Linear, kept: Tensor) -> None:
+    old.weight[:, kept] = new.weight.to(old.weight)
+    old.bias.copy_(new.bias)

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from sparsebert.errors import ConfigError
+from sparsebert.geometry import Geometry
+from sparsebert.masks import MaskSet
+from training.hard_concrete import HardConcreteGates
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+from training.regularization import GateL0, RegularizerConfig, make_gates, make_regularizer
+from training.units import neuron_weight_norms_LF
+
+# a head costs 3 * (4 * 2 + 2) + 2 * 4 = 38 parameters, a neuron 2 * 4 + 1 = 9
+DENSE = Geometry(
+    hidden_size=4, head_size=2, heads_L=(2, 2), neurons_L=(3, 3), vocabulary_size=9, max_positions=8, token_types=2,
+    num_labels=2,
+)  # fmt: skip
+MASKS = MaskSet.dense(2, 2, 3)
+
+
+@pytest.fixture
+def model() -> SparseBertForSequenceClassification:
+    torch.manual_seed(0)
+    return SparseBertForSequenceClassification(
+        SparseBertConfig(
+            vocab_size=9,
+            hidden_size=4,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=3,
+            head_size=2,
+            num_labels=2,
+            max_position_embeddings=8,
+        )
+    )
+
+
+def regularizer_of(name, strength=0.5):
+    gates = make_gates(name, MASKS)
+    return gates, make_regularizer(RegularizerConfig(name=name, strength=strength), gates, DENSE)
+
+
+def test_without_a_regularizer_there_is_no_penalty(model):
+    _, regularizer = regularizer_of("none", None)
+    assert regularizer.penalty(model, 0.5) is None
+    assert regularizer.multipliers() == []
+
+
+def test_l1_weighs_gates_by_what_they_cost(model):
+    gates, regularizer = regularizer_of("l1")
+    penalty = regularizer.penalty(model, 0.0)
+    assert penalty.item() == pytest.approx(0.5 * (4 * 38 / 9 + 6))
+    penalty.backward()
+    assert gates.heads_LH.grad[0, 0] == pytest.approx(0.5 * 38 / 9)
+    assert gates.neurons_LF.grad[0, 0] == pytest.approx(0.5)
+
+
+def test_l1_shrinks_gates_step_by_step(model):
+    gates, regularizer = regularizer_of("l1", 0.01)
+    optimizer = torch.optim.SGD(gates.parameters(), lr=1.0)
+    for _ in range(10):
+        optimizer.zero_grad()
+        regularizer.penalty(model, 0.0).backward()
+        optimizer.step()
+    assert gates.openness().neurons_LF == pytest.approx(np.full((2, 3), 0.9))
+
+
+def test_group_lasso_shrinks_whole_units(model):
+    _, regularizer = regularizer_of("group-lasso", 0.01)
+    before = neuron_weight_norms_LF(model).detach()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    regularizer.penalty(model, 0.0).backward()
+    optimizer.step()
+    lost = before - neuron_weight_norms_LF(model).detach()
+    assert lost.numpy() == pytest.approx(np.full((2, 3), 0.01 * 8**0.5), rel=1e-3)  # strength * sqrt(2 * 4 weights)
+
+
+def test_hard_concrete_gates_start_open_and_are_closed_at_random():
+    torch.manual_seed(0)
+    gates = HardConcreteGates(MASKS)
+    z = gates().neurons_LF
+    assert z.shape == (2, 3)
+    assert z.min().item() >= 0.0
+    assert z.max().item() <= 1.0
+    with torch.no_grad():
+        gates.neurons_LF.fill_(0.0)
+    draws = torch.stack([gates().neurons_LF.detach() for _ in range(400)])
+    assert 0.1 < float((draws == 0).float().mean()) < 0.4  # P(z = 0) = sigmoid(-(0 - 2/3 * ln(0.1 / 1.1))) = 0.17
+    assert gates.open_probabilities()[1][0, 0].item() == pytest.approx(0.8318, abs=1e-3)
+    with torch.no_grad():
+        assert gates().neurons_LF.tolist() == [[0.5] * 3] * 2  # the median draw
+
+
+def test_l0_meets_the_share_that_it_is_given(model):
+    torch.manual_seed(0)
+    gates, regularizer = regularizer_of("l0", 1.0)
+    assert isinstance(regularizer, GateL0)
+    optimizer = torch.optim.Adam(
+        [{"params": list(gates.parameters())}, {"params": regularizer.multipliers(), "maximize": True}], lr=0.05
+    )
+    for _ in range(600):
+        optimizer.zero_grad()
+        regularizer.penalty(model, 0.4).backward()
+        optimizer.step()
+    assert regularizer.expected_share().item() == pytest.approx(0.4, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"name": "l7"}, "--regularizer 'l7' is unknown"), ({"name": "l1", "strength": -1.0}, "must be above 0")],
+)
+def test_impossible_settings_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        RegularizerConfig(**values)

@@ -1,0 +1,86 @@
+"""How much is to leave, and in which currency it is counted: parameters, multiply-accumulates, or measured time.
+
+Knows nothing about training. A share is the part of the dense encoder's cost that is removed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsebert.errors import BundleError, ConfigError
+from sparsebert.geometry import Geometry
+from sparsebert.latency import read_latency_table
+from sparsebert.manifest import Precision
+from training.costs import CostModel, CostName, LatencyCost, MacCost, ParameterCost
+
+COST_NAMES: tuple[CostName, ...] = ("parameters", "macs", "latency")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyChoice:
+    """Which row of which table: the precision, batch and length at which the model is to be fast."""
+
+    table: Path
+    precision: Precision = "int8"
+    batch: int = 1
+    tokens: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """The shares of the encoder to remove, from small to large, one checkpoint each; none: the dense model alone."""
+
+    shares: tuple[float, ...] = ()
+    cost: CostName = "parameters"
+    latency: LatencyChoice | None = None
+
+    def __post_init__(self) -> None:
+        for share in self.shares:
+            if not 0.0 < share < 1.0:
+                raise ConfigError(
+                    f"--sparsity is {share:g}; it must be above 0 and below 1, or 0 for the dense model alone"
+                )
+        if list(self.shares) != sorted(set(self.shares)):
+            raise ConfigError(f"the targets {', '.join(f'{share:g}' for share in self.shares)} must rise")
+        if self.cost not in COST_NAMES:
+            raise ConfigError(f"--budget {self.cost!r} is unknown; choose from {', '.join(COST_NAMES)}")
+        if (self.cost == "latency") != (self.latency is not None):
+            raise ConfigError(
+                "a budget of time needs a table measured where the model will run: "
+                "--target-speedup 3.0 --latency-table FILE (made with 'sparsebert latency-table')"
+            )
+
+    def cost_model(self, max_length: int, dense: Geometry) -> CostModel:
+        """The currency. Raises ConfigError when the table is missing or was not made for such a model."""
+        if self.latency is None:
+            return MacCost(max_length) if self.cost == "macs" else ParameterCost()
+        return _latency_cost(self.latency, dense)
+
+    def stage_name(self, share: float) -> str:
+        """The folder of a target: `sparse` when there is one, `sparse-67` or `sparse-3x` when there are several."""
+        if len(self.shares) == 1:
+            return "sparse"
+        return f"sparse-{1 / (1 - share):.3g}x" if self.cost == "latency" else f"sparse-{100 * share:.4g}"
+
+
+def share_of_speedup(speedup: float) -> float:
+    """The share of the time that must go for a model to be `speedup` times faster. Raises ConfigError at 1 or below."""
+    if speedup <= 1:
+        raise ConfigError(f"--target-speedup is {speedup:g}; it must be above 1")
+    return 1.0 - 1.0 / speedup
+
+
+def _latency_cost(choice: LatencyChoice, dense: Geometry) -> CostModel:
+    try:
+        table = read_latency_table(choice.table)
+        cost = LatencyCost(table.find(choice.precision, choice.batch, choice.tokens))
+        if (table.hidden_size, table.head_size) != (dense.hidden_size, dense.head_size):
+            raise ValueError(
+                f"it was measured for a hidden size of {table.hidden_size} and heads of {table.head_size}, and this "
+                f"model has {dense.hidden_size} and {dense.head_size}"
+            )
+        cost.cost(dense)
+    except (BundleError, ValueError) as error:
+        raise ConfigError(
+            f"--latency-table {choice.table}: {error}; make one with 'sparsebert latency-table'"
+        ) from error
+    return cost

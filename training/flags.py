@@ -1,0 +1,225 @@
+"""The flags of `sparsebert train`, and the configuration that they make of a recipe.
+
+Knows nothing about how training works. A flag that is not given leaves the recipe's value.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from sparsebert.errors import ConfigError
+from sparsebert.manifest import Precision
+from training.budget import BudgetConfig, LatencyChoice, share_of_speedup
+from training.config import ArithmeticName, SearchConfig, TrainConfig
+from training.criteria import IMPORTANCE_NAMES
+from training.data import DataConfig
+from training.recipes import RECIPES
+from training.regularization import DEFAULT_STRENGTH
+from training.schedule import SHAPES
+from training.selection import Scope
+from training.tasks import TASKS
+from training.tracking import TRACKERS
+
+DESCRIPTION = (
+    "Fine-tune a BERT-family classifier, then prune its heads and FFN neurons while it learns from its dense self. "
+    "Writes OUTPUT/dense and OUTPUT/sparse (with several targets OUTPUT/sparse-50, OUTPUT/sparse-67, ...). "
+    "A killed run goes on when started again."
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; its groups are those of the help."""
+    parser = argparse.ArgumentParser(prog="sparsebert train", description=DESCRIPTION)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, for example runs/demo")
+    parser.add_argument("--recipe", choices=RECIPES, default="standard", help="named settings (default: standard)")
+    _add_data(parser.add_argument_group("model and data"))
+    _add_budget(parser.add_argument_group("how much to prune"))
+    _add_pruning(parser.add_argument_group("how to prune"))
+    _add_training(parser.add_argument_group("how to train"))
+    return parser
+
+
+def _add_data(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--model",
+        help="folder or hub name of a BERT, RoBERTa, DistilBERT or ELECTRA; 'minilm' is the embedded MiniLM (default)",
+    )
+    group.add_argument("--task", choices=TASKS, help="default: movie-reviews, or custom when --data-dir is given")
+    group.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder with train and validation files (parquet, csv, tsv, jsonl), or one file",
+    )
+    group.add_argument("--text-column", action="append", metavar="NAME", help="column of the text; twice for pairs")
+    group.add_argument("--label-column", metavar="NAME", help="column of the label")
+    group.add_argument("--max-length", type=int, metavar="TOKENS", help="longer texts are cut, and counted")
+    group.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help="training texts that no training sees and every checkpoint is judged on",
+    )
+
+
+def _add_budget(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--sparsity", type=_numbers, metavar="S[,S...]",
+        help="shares of the encoder to remove, one checkpoint each, as in 0.5,0.67; 0 stops after dense",
+    )  # fmt: skip
+    group.add_argument("--budget", choices=("parameters", "macs"), help="what the shares count (default: parameters)")
+    group.add_argument(
+        "--target-speedup", type=_numbers, metavar="X[,X...]",
+        help="instead of --sparsity: how many times faster than dense, by --latency-table",
+    )  # fmt: skip
+    group.add_argument(
+        "--latency-table", type=Path, metavar="FILE", help="made by 'sparsebert latency-table' on the target machine"
+    )
+    group.add_argument(
+        "--latency-at",
+        type=_latency_shape,
+        metavar="PRECISION:BATCHxTOKENS",
+        help="row of the table (default: int8:1x32)",
+    )
+    group.add_argument(
+        "--max-drop", type=float, metavar="POINTS",
+        help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity, then halve gaps",
+    )  # fmt: skip
+    group.add_argument("--prune-scope", choices=get_args(Scope), help="one budget for all layers, or the same for each")
+    group.add_argument(
+        "--min-heads", type=int, metavar="N", help="heads that every layer keeps; 0: its attention may go"
+    )
+    group.add_argument("--min-neurons", type=int, metavar="N", help="neurons that every layer keeps; 0: its FFN may go")
+    group.add_argument("--neuron-multiple", type=int, metavar="N", help="FFN sizes are multiples of N")
+
+
+def _add_pruning(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--importance", choices=IMPORTANCE_NAMES, help="by what units are judged")
+    group.add_argument("--schedule", choices=SHAPES, help="how the sparsity rises")
+    group.add_argument("--warmup", type=float, metavar="SHARE", help="share of pruning before the sparsity rises")
+    group.add_argument("--frozen", type=float, metavar="SHARE", help="share of pruning in which masks stand still")
+    group.add_argument("--update-every", type=int, metavar="STEPS", help="steps between changes of the masks")
+    group.add_argument("--score-decay", type=float, metavar="D", help="running average of scores: 0 none, near 1 long")
+    group.add_argument(
+        "--reactivation", action=argparse.BooleanOptionalAction, default=None, help="whether pruned units may come back"
+    )
+    group.add_argument("--regularizer", choices=DEFAULT_STRENGTH, help="what drives units to zero besides")
+    group.add_argument("--regularizer-strength", type=float, metavar="W", help="its weight in the loss")
+    group.add_argument("--temperature", type=float, metavar="T", help="of the dense teacher's answers")
+    group.add_argument("--teacher-share", type=float, metavar="W", help="how much of the loss is the teacher's, 0 to 1")
+    group.add_argument(
+        "--states-weight", type=float, metavar="W", help="weight of the teacher's hidden states; 0: none"
+    )
+
+
+def _add_training(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--epochs", type=float, metavar="N", help="of dense fine-tuning; 0 takes the model as it is")
+    group.add_argument("--prune-epochs", type=float, metavar="N", help="in which units leave, for each target")
+    group.add_argument("--recovery-epochs", type=float, metavar="N", help="of the smaller model, for each target")
+    group.add_argument("--batch-size", type=int, metavar="N", help="texts in a batch, over all processes")
+    group.add_argument("--accumulation", type=int, metavar="N", help="micro-batches that make a batch; saves memory")
+    group.add_argument("--learning-rate", type=float, metavar="LR", help="peak learning rate of dense fine-tuning")
+    group.add_argument("--prune-learning-rate", type=float, metavar="LR", help="peak rate of pruning and recovery")
+    group.add_argument("--dropout", type=float, metavar="P", help="in dense fine-tuning")
+    group.add_argument(
+        "--train-embeddings",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="or keep them as they are (faster)",
+    )
+    group.add_argument("--precision", choices=get_args(ArithmeticName), help="default: bf16 where it is native")
+    group.add_argument("--track", choices=TRACKERS, help="where the curves go (default: tensorboard, OUTPUT/logs)")
+    group.add_argument("--seed", type=int, metavar="N", help="same seed, same machine, same numbers")
+
+
+def build_config(options: argparse.Namespace) -> TrainConfig:
+    """The recipe with the given flags in it. Raises ConfigError for a value out of range."""
+    recipe = RECIPES[options.recipe]()
+    texts = None if options.text_column is None else tuple(options.text_column)
+    shared = _given(
+        batch_size=options.batch_size, accumulation=options.accumulation, train_embeddings=options.train_embeddings
+    )
+    pruned = shared | _given(learning_rate=options.prune_learning_rate)
+    dense = shared | _given(learning_rate=options.learning_rate, dropout=options.dropout, epochs=options.epochs)
+    return replace(
+        recipe,
+        data=DataConfig(
+            task=options.task, data_dir=options.data_dir, text_columns=texts, label_column=options.label_column,
+            **_given(holdout=options.holdout),
+        ),
+        dense=replace(recipe.dense, **dense),
+        sparse=replace(recipe.sparse, **pruned, **_given(epochs=options.prune_epochs)),
+        recovery=replace(recipe.recovery, **pruned, **_given(epochs=options.recovery_epochs)),
+        pruning=_pruning(recipe, options),
+        budget=_budget(recipe, options),
+        search=None if options.max_drop is None else SearchConfig(max_drop=options.max_drop),
+        distillation=replace(
+            recipe.distillation,
+            **_given(
+                temperature=options.temperature,
+                teacher_share=options.teacher_share,
+                states_weight=options.states_weight,
+            ),
+        ),
+        **_given(
+            model=options.model, max_length=options.max_length, seed=options.seed, arithmetic=options.precision,
+            track=options.track,
+        ),
+    )  # fmt: skip
+
+
+def _pruning(recipe: TrainConfig, options: argparse.Namespace) -> Any:
+    pruning = recipe.pruning
+    floor = replace(pruning.rules.floor, **_given(heads=options.min_heads, neurons=options.min_neurons))
+    return replace(
+        pruning,
+        ramp=replace(
+            pruning.ramp,
+            **_given(shape=options.schedule, warmup_share=options.warmup, frozen_share=options.frozen),
+        ),
+        rules=replace(
+            pruning.rules, floor=floor, **_given(neuron_multiple=options.neuron_multiple, scope=options.prune_scope)
+        ),
+        regularizer=replace(
+            pruning.regularizer, **_given(name=options.regularizer, strength=options.regularizer_strength)
+        ),
+        **_given(
+            importance=options.importance, reactivation=options.reactivation, update_every_steps=options.update_every,
+            score_decay=options.score_decay,
+        ),
+    )  # fmt: skip
+
+
+def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
+    if options.target_speedup is not None:
+        if options.sparsity is not None or options.budget is not None:
+            raise ConfigError("give either --target-speedup or --sparsity, not both")
+        if options.latency_table is None:
+            raise ConfigError("--target-speedup needs --latency-table FILE, made with 'sparsebert latency-table'")
+        choice = LatencyChoice(table=options.latency_table, **(options.latency_at or {}))
+        shares = tuple(share_of_speedup(speedup) for speedup in options.target_speedup)
+        return BudgetConfig(shares=shares, cost="latency", latency=choice)
+    if options.latency_table is not None or options.latency_at is not None:
+        raise ConfigError("--latency-table is used with --target-speedup only")
+    dense_only = options.sparsity == (0.0,)
+    return replace(recipe.budget, **_given(shares=() if dense_only else options.sparsity, cost=options.budget))
+
+
+def _numbers(words: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{words!r} is not a number or a list of them, as in 0.5,0.67") from error
+
+
+def _latency_shape(words: str) -> dict[str, Any]:
+    precision, _, shape = words.partition(":")
+    batch, _, tokens = shape.partition("x")
+    if precision not in get_args(Precision) or not (batch.isdecimal() and tokens.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{words!r} is not of the form int8:8x32")
+    return {"precision": precision, "batch": int(batch), "tokens": int(tokens)}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

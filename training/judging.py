@@ -1,0 +1,124 @@
+"""What did a stage come to? Its checkpoint, judged in full precision on every split, and how it was made.
+
+Knows nothing about training.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from sparsebert.checkpoint import EvaluationPoint, Metrics, PruningEvent, RunRecord
+from sparsebert.geometry import Geometry
+from sparsebert.manifest import Task
+from sparsebert.masks import MaskSet
+from training.checkpoint import MaskedCheckpoint, read_predictions, save_checkpoint
+from training.compaction import compact
+from training.costs import CostModel
+from training.evaluation import predict_logits
+from training.geometry import geometry_of
+from training.metrics import judge
+from training.modeling import SparseBertForSequenceClassification
+from training.pruner import masked_geometry
+from training.workshop import VALIDATION, Workshop
+
+StageName = Literal["dense", "sparse"]
+CALIBRATION_EXAMPLES = 2048
+VERSIONED = ("torch", "transformers", "accelerate", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What the loops of a stage left besides the weights."""
+
+    masks: MaskSet
+    duration_s: float
+    evaluations: Sequence[EvaluationPoint]
+    events: Sequence[PruningEvent] = ()
+
+
+def save_stage(
+    shop: Workshop,
+    folder: Path,
+    model: SparseBertForSequenceClassification,
+    trained: Trained,
+    *,
+    stage: StageName,
+    fingerprint: str,
+) -> None:
+    """Judge `model` and write its checkpoint to `folder`; the first process does it, the others wait."""
+    accelerator = shop.accelerator
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        model = shop.unwrapped(model)
+        dense_folder = folder.parent / "dense" if stage == "sparse" else None
+        logits, metrics = _judge(shop, compact(model, trained.masks), dense_folder)
+        train = shop.data.train
+        checkpoint = MaskedCheckpoint(
+            model=model,
+            tokenizer=shop.tokenizer,
+            masks=trained.masks,
+            run=_record(shop, geometry_of(model), trained, metrics, stage, fingerprint),
+            examples=shop.data.validation,
+            calibration=train[:: -(-len(train) // CALIBRATION_EXAMPLES)],
+        )
+        save_checkpoint(folder, checkpoint, logits)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+
+
+def cost_of(shop: Workshop, dense: Geometry) -> CostModel:
+    """The currency of the run's budget."""
+    return shop.config.budget.cost_model(shop.config.max_length, dense)
+
+
+def _judge(
+    shop: Workshop, small: SparseBertForSequenceClassification, dense: Path | None
+) -> tuple[dict[str, Tensor], dict[str, Metrics]]:
+    """Logits and scores of every judged split, beside those of the checkpoint `dense` when there is one."""
+    small = small.to(shop.accelerator.device)
+    base = {} if dense is None else read_predictions(dense)
+    logits = {name: predict_logits(small, split, shop.splits.pad_id) for name, split in shop.judged_tokens.items()}
+    metrics = {
+        name: judge(logits_NC, shop.judged[name], with_f1=shop.config.data.spec.f1, dense_logits_NC=base.get(name))
+        for name, logits_NC in logits.items()
+    }
+    return logits, metrics
+
+
+def _record(
+    shop: Workshop,
+    dense: Geometry,
+    trained: Trained,
+    metrics: dict[str, Metrics],
+    stage: StageName,
+    fingerprint: str,
+) -> RunRecord:
+    config, data = shop.config, shop.data
+    kept, cost = masked_geometry(dense, trained.masks), cost_of(shop, dense)
+    return RunRecord(
+        stage=stage,
+        model=config.model,
+        task=Task(name=config.data.spec.name, pair=data.pair),
+        labels=data.labels,
+        data=data.source,
+        num_train=len(data.train),
+        num_validation=len(data.validation),
+        max_length=config.max_length,
+        seed=config.seed,
+        config=config.as_json() | {"fingerprint": fingerprint},
+        dense_geometry=dense,
+        encoder_sparsity=kept.encoder_sparsity(dense),
+        removed_share=1.0 - cost.cost(kept) / cost.cost(dense),
+        accuracy=metrics[VALIDATION].accuracy,
+        duration_s=round(trained.duration_s, 3),
+        evaluations=tuple(trained.evaluations),
+        events=tuple(trained.events),
+        versions={"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONED},
+        metrics=metrics,
+        truncated_texts=shop.truncated_texts,
+    )

@@ -1,0 +1,143 @@
+"""What drives units to zero while the model learns: L1, L0 and group lasso, each with the gates that it needs.
+
+Knows nothing about scores, schedules or data. L layers, H heads, F neurons.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sparsebert.errors import ConfigError
+from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
+from sparsebert.masks import MaskSet
+from training.hard_concrete import HardConcreteGates
+from training.masking import Gates, LearnedGates
+from training.modeling import SparseBertForSequenceClassification
+from training.units import head_weight_norms_LH, neuron_weight_norms_LF
+
+RegularizerName = Literal["none", "l1", "l0", "group-lasso"]
+DEFAULT_STRENGTH: dict[RegularizerName, float] = {"none": 0.0, "l1": 1e-4, "l0": 1.0, "group-lasso": 1e-6}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerConfig:
+    """Which one, how strong (None: its default), and how fast its gates and multipliers learn."""
+
+    name: RegularizerName = "none"
+    strength: float | None = None
+    gate_learning_rate: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.name not in DEFAULT_STRENGTH:
+            raise ConfigError(f"--regularizer {self.name!r} is unknown; choose from {', '.join(DEFAULT_STRENGTH)}")
+        if self.strength is not None and self.strength <= 0:
+            raise ConfigError(f"--regularizer-strength is {self.strength:g}; it must be above 0")
+
+    @property
+    def weight(self) -> float:
+        return DEFAULT_STRENGTH[self.name] if self.strength is None else self.strength
+
+
+class Regularizer(Protocol):
+    """A penalty on the loss, and what it learns itself."""
+
+    def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor | None:
+        """A scalar to add to the loss, given the share of the encoder to have removed by now."""
+
+    def multipliers(self) -> list[nn.Parameter]:
+        """Lagrange multipliers, to be learned by gradient ascent."""
+
+
+class NoRegularizer:
+    """No penalty."""
+
+    def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor | None:  # noqa: ARG002
+        return None
+
+    def multipliers(self) -> list[nn.Parameter]:
+        return []
+
+
+class GateL1(NoRegularizer):
+    """strength * Σ |g| * cost, the cost of a unit in neurons' parameters (Liu et al. 2017, "Network Slimming")."""
+
+    def __init__(self, gates: LearnedGates, dense: Geometry, strength: float) -> None:
+        self._gates = gates
+        self._head_cost = _head_cost(dense)
+        self._strength = strength
+
+    def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor:  # noqa: ARG002
+        return self._strength * (
+            self._head_cost * self._gates.heads_LH.abs().sum() + self._gates.neurons_LF.abs().sum()
+        )
+
+
+class GroupLasso(NoRegularizer):
+    """strength * Σ sqrt(size) * ||W||₂ over the weights of each unit (Yuan and Lin 2006; Wen et al. 2016).
+
+    Size is the number of weights of the unit.
+    """
+
+    def __init__(self, dense: Geometry, strength: float) -> None:
+        self._strength = strength
+        self._head_size = (4.0 * dense.head_size * dense.hidden_size) ** 0.5
+        self._neuron_size = (2.0 * dense.hidden_size) ** 0.5
+
+    def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor:  # noqa: ARG002
+        heads, neurons = head_weight_norms_LH(model).sum(), neuron_weight_norms_LF(model).sum()
+        return self._strength * (self._head_size * heads + self._neuron_size * neurons)
+
+
+class GateL0:
+    """λ₁ (ŝ - s) + λ₂ (ŝ - s)²: the expected share of removed parameters ŝ is driven to the schedule's share s.
+
+    The multipliers ascend while the gates descend (Wang et al. 2020, "Structured Pruning of Large Language Models",
+    section 3.4; Xia et al. 2022, CoFi, section 3.1). Masks meet the budget exactly in any case; so gates agree.
+    """
+
+    def __init__(self, gates: HardConcreteGates, dense: Geometry, strength: float) -> None:
+        self._gates = gates
+        self._head_cost = _head_cost(dense)
+        self._strength = strength
+        self._linear, self._quadratic = (nn.Parameter(torch.zeros((), device=gates.device)) for _ in range(2))
+
+    def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor:  # noqa: ARG002
+        excess = self.expected_share() - share
+        penalty: Tensor = self._strength * (self._linear * excess + self._quadratic * excess.square())
+        return penalty
+
+    def expected_share(self) -> Tensor:
+        """ŝ, the share of units, weighted by parameters, that a draw is expected to close."""
+        heads_LH, neurons_LF = self._gates.open_probabilities()
+        total = self._head_cost * heads_LH.numel() + neurons_LF.numel()
+        return 1.0 - (self._head_cost * heads_LH.sum() + neurons_LF.sum()) / total
+
+    def multipliers(self) -> list[nn.Parameter]:
+        return [self._linear, self._quadratic]
+
+
+def make_gates(name: RegularizerName, masks: MaskSet) -> Gates:
+    """The gates on which a regulariser acts."""
+    match name:
+        case "l1":
+            return LearnedGates(masks)
+        case "l0":
+            return HardConcreteGates(masks)
+        case _:
+            return Gates(masks)
+
+
+def make_regularizer(config: RegularizerConfig, gates: Gates, dense: Geometry) -> Regularizer:
+    """The regulariser of `config` over `gates`, which `make_gates` made."""
+    if isinstance(gates, LearnedGates):
+        return GateL1(gates, dense, config.weight)
+    if isinstance(gates, HardConcreteGates):
+        return GateL0(gates, dense, config.weight)
+    return GroupLasso(dense, config.weight) if config.name == "group-lasso" else NoRegularizer()
+
+
+def _head_cost(dense: Geometry) -> float:
+    """How many neurons a head costs."""
+    return head_parameters(dense.head_size, dense.hidden_size) / neuron_parameters(dense.hidden_size)

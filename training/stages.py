@@ -1,0 +1,188 @@
+"""One stage of a run after the other: fine-tune dense; prune to a target and recover. Each leaves a checkpoint.
+
+Knows nothing about the command line or about which targets come in which order. A stage that was killed goes on where
+it was when it is asked for again; a stage that is finished is not repeated.
+"""
+
+import hashlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sparsebert.checkpoint import read_run
+from sparsebert.errors import ConfigError
+from sparsebert.geometry import Geometry
+from sparsebert.masks import MaskSet
+from training.backbone import resolve_backbone
+from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from training.compaction import compact, expand
+from training.config import TrainConfig
+from training.distillation import DistillationObjective, LabelObjective, Objective
+from training.geometry import geometry_of
+from training.judging import Trained, cost_of, save_stage
+from training.loading import load_dense
+from training.loop import LoopConfig, StageLoop
+from training.modeling import SparseBertForSequenceClassification
+from training.pruner import Pruner
+from training.schedule import SparsityRamp
+from training.selection import check_share
+from training.teacher import answers_of_teacher
+from training.workshop import Workshop
+
+logger = logging.getLogger(__name__)
+
+DENSE = "dense"
+TOLERANCE = 0.01  # of what is to be left
+
+
+class Stages:
+    """The stages of one run in one folder."""
+
+    def __init__(self, config: TrainConfig, output: Path) -> None:
+        self._config = config
+        self._shop = Workshop(config, output)
+
+    def dense(self) -> Path:
+        """Fine-tune the backbone."""
+        folder, fingerprint = self._shop.output / DENSE, self._shop.fingerprint(DENSE)
+        if _is_finished(folder, fingerprint):
+            return folder
+        torch.manual_seed(self._config.seed)  # the classifier that a pretrained encoder lacks is drawn
+        labels = dict(enumerate(self._shop.data.labels))
+        model = load_dense(
+            resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
+        )
+        geometry = geometry_of(model)
+        self._check_targets(geometry)  # told now, not after hours of dense fine-tuning
+        loop = self._loop(DENSE, model, self._config.dense, LabelObjective(), fingerprint)
+        loop.run()
+        masks = MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])
+        trained = Trained(masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations)
+        save_stage(self._shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
+        self._shop.forget(DENSE)
+        return folder
+
+    def sparse(self, name: str, start: Path, initial: float, share: float) -> Path:
+        """Prune what is in `start` from the share `initial` to `share`, recover it, and leave it in OUTPUT/`name`."""
+        folder = self._shop.output / name
+        fingerprint = self._chained(name, start, initial, share)
+        if _is_finished(folder, fingerprint):
+            return folder
+        before, objective = load_checkpoint(start), self._objective()
+        ramp = SparsityRamp(initial=initial, final=share, config=self._config.pruning.ramp)
+        trained = self._prune(name, before, ramp, objective, fingerprint)
+        trained = self._recover(name, before.model, trained, objective, fingerprint)
+        save_stage(self._shop, folder, before.model, trained, stage="sparse", fingerprint=fingerprint)
+        self._shop.forget(name, _recovery(name))
+        return folder
+
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs."""
+        self._shop.close()
+
+    def _chained(self, name: str, start: Path, initial: float, share: float) -> str:
+        """The fingerprint of a stage that starts from another."""
+        parts = (self._shop.fingerprint(name), read_run(start).config["fingerprint"], f"{initial:.6f}", f"{share:.6f}")
+        return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+
+    def _objective(self) -> DistillationObjective:
+        """The student learns from the dense model of this run."""
+        config = self._config.distillation
+        teacher = load_checkpoint(self._shop.output / DENSE).model
+        answers = answers_of_teacher(
+            teacher, self._shop.splits, self._shop.accelerator, self._shop.teacher_file(),
+            with_states=config.states_weight > 0,
+        )  # fmt: skip
+        return DistillationObjective(answers, config)
+
+    def _prune(
+        self, name: str, before: MaskedCheckpoint, ramp: SparsityRamp, objective: Objective, fingerprint: str
+    ) -> Trained:
+        dense = geometry_of(before.model)
+        pruner = Pruner(
+            before.model, before.masks, dense, self._config.pruning, ramp, cost_of(self._shop, dense),
+            seed=self._config.seed, reduce=self._shop.reduce,
+        )  # fmt: skip
+        loop = self._loop(name, before.model, self._config.sparse, objective, fingerprint, pruner=pruner)
+        loop.run()
+        reached = pruner.removed_share
+        if abs(reached - ramp.final) > TOLERANCE * (1 - ramp.final):
+            logger.warning(
+                "%s: %.2f%% are removed instead of %.2f%%; floors, multiples and whole blocks allow nothing nearer",
+                name, 100 * reached, 100 * ramp.final,
+            )  # fmt: skip
+        return Trained(
+            masks=pruner.gates.masks,
+            duration_s=loop.duration_s,
+            evaluations=loop.evaluations,
+            events=pruner.events,
+        )
+
+    def _recover(
+        self,
+        name: str,
+        model: SparseBertForSequenceClassification,
+        pruned: Trained,
+        objective: Objective,
+        fingerprint: str,
+    ) -> Trained:
+        """Fine-tune the smaller model, then write its weights back into the masked one."""
+        if not self._config.recovery.epochs:
+            return pruned
+        plain = self._shop.unwrapped(model)
+        small = compact(plain, pruned.masks)
+        removed = geometry_of(small).encoder_sparsity(geometry_of(plain))
+        loop = self._loop(_recovery(name), small, self._config.recovery, objective, fingerprint, removed=removed)
+        loop.run()
+        expand(self._shop.unwrapped(small), pruned.masks, plain)
+        offset = pruned.evaluations[-1].step
+        later = [point.model_copy(update={"step": point.step + offset}) for point in loop.evaluations]
+        return replace(
+            pruned, duration_s=pruned.duration_s + loop.duration_s, evaluations=[*pruned.evaluations, *later]
+        )
+
+    def _loop(
+        self,
+        name: str,
+        model: SparseBertForSequenceClassification,
+        config: LoopConfig,
+        objective: Objective,
+        fingerprint: str,
+        *,
+        pruner: Pruner | None = None,
+        removed: float = 0.0,
+    ) -> StageLoop:
+        return StageLoop(
+            name=name,
+            model=model,
+            data=self._shop.splits,
+            objective=objective,
+            config=config,
+            accelerator=self._shop.accelerator,
+            snapshot=self._shop.snapshot(name, fingerprint),
+            seed=self._config.seed,
+            pruner=pruner,
+            removed=removed,
+            track=self._shop.track,
+        )
+
+    def _check_targets(self, dense: Geometry) -> None:
+        for share in self._config.budget.shares:
+            check_share(dense, share, self._config.pruning.rules, cost_of(self._shop, dense))
+
+
+def _is_finished(folder: Path, fingerprint: str) -> bool:
+    """Whether this very stage is done. Raises ConfigError when the folder holds another run's."""
+    if not folder.exists():
+        return False
+    record = read_run(folder)
+    if record.config.get("fingerprint") != fingerprint:
+        raise ConfigError(f"{folder} holds a run with other settings or data; choose another --output or delete it")
+    logger.info("%s: already there in %s, accuracy %.2f%%", folder.name, folder, 100 * record.accuracy)
+    return True
+
+
+def _recovery(name: str) -> str:
+    return f"{name}-recovery"
