@@ -88,3 +88,22 @@ def test_bad_choices_are_told():
 def test_without_the_hub_the_cure_is_files():
     with pytest.raises(DataError, match="cannot be had from the hub .* use --task qqp --data-dir DIR"):
         load_data(DataConfig(task="qqp"))
+
+
+def test_a_holdout_is_chosen_by_text_and_never_trained_on(reviews_dir):
+    whole, data = load_data(DataConfig(data_dir=reviews_dir)), load_data(DataConfig(data_dir=reviews_dir, holdout=20))
+    aside = data.others["holdout"]
+    assert len(aside) >= 20
+    assert not {example.text for example in aside} & {example.text for example in data.train}
+    assert sorted(map(repr, (*aside, *data.train))) == sorted(map(repr, whole.train))
+    assert data.validation == whole.validation
+    assert data.digest != whole.digest
+    assert load_data(DataConfig(data_dir=reviews_dir, holdout=20)).others == data.others
+
+
+def test_mnli_is_judged_on_mismatched_texts_too_when_they_are_there(tmp_path):
+    table = pd.DataFrame({"premise": ["a b"], "hypothesis": ["c"], "label": [2]})
+    for name in ("train", "validation_matched", "validation_mismatched"):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    data = load_data(DataConfig(task="mnli", data_dir=tmp_path))
+    assert data.others == {"validation_mismatched": (Example(text="a b", text_pair="c", label=2),)}
