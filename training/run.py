@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sparsebert.checkpoint import RunRecord, read_run
+from sparsebert.checkpoint import RunRecord, evenly_spaced, read_run
 from sparsebert.errors import CheckpointError, ConfigError
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 Stage = Literal["dense", "sparse"]
 WORK_FOLDER = ".work"
-CALIBRATION_EXAMPLES = 256
+CALIBRATION_EXAMPLES = 2048  # what pruning without training wants; export takes a few of them
 VERSIONED = ("torch", "transformers", "accelerate", "numpy")
 
 
@@ -169,7 +169,7 @@ class _Run:
                 masks=masks,
                 run=record,
                 examples=data.validation,
-                calibration=data.train[:: -(-len(data.train) // CALIBRATION_EXAMPLES)],
+                calibration=evenly_spaced(data.train, CALIBRATION_EXAMPLES),
             ),
         )
         snapshot.delete()

@@ -28,7 +28,7 @@ from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
 from export.compaction import compact
 from export.forms import DEFAULT_FORMS
-from export.texts import encode_examples
+from export.texts import calibration_examples, encode_examples
 from export.weights import read_weights
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
@@ -69,7 +69,9 @@ def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], 
     checkpoint = load_checkpoint(path)
     small = compact(checkpoint.model, checkpoint.masks)
     weights = read_weights(small)
-    calibration = encode_examples(path / "tokenizer.json", checkpoint.calibration, checkpoint.run.max_length)
+    calibration = encode_examples(
+        path / "tokenizer.json", calibration_examples(checkpoint.calibration), checkpoint.run.max_length
+    )
     graphs = {
         "ours fp32": float_graphs(weights, "fp32")(DEFAULT_FORMS["fp32"]),
         "ours int8": int8_graphs(calibrate(weights, calibration), "full")(DEFAULT_FORMS["int8"]),
@@ -144,7 +146,7 @@ def openvino_runs(checkpoint: MaskedCheckpoint, path: Path, threads: int) -> dic
     try:
         import nncf
 
-        texts = [example.text for example in checkpoint.calibration]
+        texts = [example.text for example in calibration_examples(checkpoint.calibration)]
         tokenizer = checkpoint.tokenizer
         feeds = [dict(tokenizer(text, return_tensors="np", truncation=True)) for text in texts]
         data = nncf.Dataset([{name: one[name] for name in NAMES} for one in feeds])
