@@ -29,7 +29,8 @@ from transformers.models.electra.modeling_electra import ElectraEmbeddings
 class UnitGates(NamedTuple):
     """What the consumers of the units are multiplied by; a layer of zeros says that the block is removed.
 
-    `heads_LH` [L, H] and `neurons_LF` [L, F] are floating point and may carry gradients;
+    `heads_LH` [L, H] and `neurons_LF` [L, F] are floating point and may carry gradients; with gates of its own for
+    each text they are [L, B, 1, H] and [L, B, 1, F];
     `attention_L` and `ffn_L` say on the host which blocks exist, so that forward never waits for a device.
     """
 
@@ -96,7 +97,7 @@ class SparseSelfAttention(nn.Module):
             self, q_BHTE, k_BHTE, v_BHTE, attention_mask, dropout=dropout, scaling=self.scaling, is_causal=False
         )[0]
         if gates_H is not None:
-            context_BTHE = context_BTHE * gates_H.to(context_BTHE.dtype)[:, None]
+            context_BTHE = context_BTHE * gates_H.to(context_BTHE.dtype)[..., None]
         return cast(Tensor, context_BTHE.reshape(*x_BTD.shape[:-1], -1))
 
 
@@ -232,11 +233,18 @@ class SparseBertModel(SparseBertPreTrainedModel):
         gates: UnitGates | None = None,
     ) -> Tensor:
         """The pooled first token, [B, D]."""
+        x_BTD, mask = self.embed(input_ids, attention_mask, token_type_ids)
+        return cast(Tensor, self.pooler(self.encoder(x_BTD, mask, gates)))
+
+    def embed(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the first layer is given: states [B, T, D], and the mask in the form that attention wants."""
         x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         if self.embeddings_project is not None:
             x_BTD = self.embeddings_project(x_BTD)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
-        return cast(Tensor, self.pooler(self.encoder(x_BTD, mask, gates)))
+        return x_BTD, mask
 
 
 class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
