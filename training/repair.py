@@ -9,14 +9,16 @@ Knows nothing about how masks were chosen.
 Letters: B texts, T tokens, R rows (tokens that count), D hidden size, U inputs of a block's output projection.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from sparsebert.masks import MaskSet
+from sparsebert.masks import BoolArray, MaskSet
 from training.batching import EncodedExample, collate, plan_evaluation
 from training.blocks import Block, BlockKind, as_factor, blocks_of, embed
 from training.least_squares import Correction, LackSums
@@ -64,10 +66,14 @@ def repaired(
     batches = [_start(model, examples, indices_B, pad_id) for indices_B in _plan(examples)]
     repairs: list[BlockRepair] = []
     for dense, masked in zip(blocks_of(model), blocks_of(new, masks), strict=True):
-        if masked.kept_U(masks).any():
-            repairs.append(_repair_block(dense, masked, masks, batches, ridge))
-        for states in batches:
-            _advance(dense, masked, masks, states)
+        kept_U = masked.kept_U(masks)
+        if kept_U.any():
+            repairs.append(_repair_block(dense, masked, kept_U, batches, ridge))
+            for states in batches:
+                states.masked_BTD = masked.output(_kept_units(masked, kept_U, states), states.masked_BTD)
+        else:  # a block without units is identity
+            for states in batches:
+                _advance_dense(dense, states)
         on_block()
     return new, tuple(repairs)
 
@@ -84,28 +90,41 @@ def _start(
     return _States(mask=mask, is_token_BT=batch.attention_mask.bool(), dense_BTD=x_BTD, masked_BTD=x_BTD)
 
 
-def _repair_block(dense: Block, masked: Block, masks: MaskSet, batches: Sequence[_States], ridge: float) -> BlockRepair:
-    """Change the output projection of `masked`."""
+def _repair_block(
+    dense: Block, masked: Block, kept_U: BoolArray, batches: Sequence[_States], ridge: float
+) -> BlockRepair:
+    """Change the output projection of `masked`, and bring the dense states one block further."""
     projection = masked.output.dense
-    kept_U = masked.kept_U(masks)
     columns = torch.from_numpy(kept_U.nonzero()[0]).to(projection.weight.device)
     sums = LackSums(len(columns), projection.out_features, projection.weight.device)
     added = 0.0
     for states in batches:
         rows_BT = _rows(masked, states.is_token_BT)
-        units_RU = masked.units(states.masked_BTD, states.mask)[rows_BT]
-        answer_RD = projection(units_RU * as_factor(kept_U, units_RU.device)) + states.masked_BTD[rows_BT]
-        wanted_RD = dense.output.dense(dense.units(states.dense_BTD, states.mask)[rows_BT]) + states.dense_BTD[rows_BT]
-        sums.add(units_RU[:, columns], wanted_RD - answer_RD)
-        added += float((wanted_RD - states.dense_BTD[rows_BT]).double().square().sum())
+        residual_BTD = states.dense_BTD
+        wanted_BTD = _advance_dense(dense, states)
+        units_BTU = _kept_units(masked, kept_U, states)
+        lack_BTD = wanted_BTD - (projection(units_BTU) + states.masked_BTD)
+        sums.add(units_BTU[rows_BT][:, columns], lack_BTD[rows_BT])
+        added += float((wanted_BTD - residual_BTD)[rows_BT].double().square().sum())
     correction = sums.solve(ridge)
     _apply(correction, projection, columns)
     return BlockRepair(
         layer=masked.layer,
         kind=masked.kind,
-        error_before=correction.error_before / added,
-        error_after=correction.error_after / added,
+        error_before=correction.error_before / max(added, sys.float_info.min),
+        error_after=correction.error_after / max(added, sys.float_info.min),
     )
+
+
+def _advance_dense(dense: Block, states: _States) -> Tensor:
+    """The dense block's output before its LayerNorm [B, T, D]; the states go on behind it."""
+    output_BTD = dense.output.dense(dense.units(states.dense_BTD, states.mask)) + states.dense_BTD
+    states.dense_BTD = dense.output.LayerNorm(output_BTD)
+    return cast(Tensor, output_BTD)
+
+
+def _kept_units(masked: Block, kept_U: BoolArray, states: _States) -> Tensor:
+    return masked.units(states.masked_BTD, states.mask) * as_factor(kept_U, states.masked_BTD.device)
 
 
 def _rows(block: Block, is_token_BT: Tensor) -> Tensor:
@@ -120,12 +139,3 @@ def _rows(block: Block, is_token_BT: Tensor) -> Tensor:
 def _apply(correction: Correction, projection: torch.nn.Linear, columns: Tensor) -> None:
     projection.weight[:, columns] += correction.weight_DU.to(projection.weight.dtype)
     projection.bias.add_(correction.bias_D.to(projection.bias.dtype))
-
-
-def _advance(dense: Block, masked: Block, masks: MaskSet, states: _States) -> None:
-    """Both states, one block further; a block without units is identity."""
-    states.dense_BTD = dense.output(dense.units(states.dense_BTD, states.mask), states.dense_BTD)
-    kept_U = masked.kept_U(masks)
-    if kept_U.any():
-        units_BTU = masked.units(states.masked_BTD, states.mask) * as_factor(kept_U, states.masked_BTD.device)
-        states.masked_BTD = masked.output(units_BTU, states.masked_BTD)
