@@ -96,13 +96,15 @@ def render(record: Sensitivity) -> str:
 
 
 def _layer_table(record: Sensitivity) -> list[str]:
-    shares = [f"{100 * removed.share:g}% of FFN" for removed in record.layers[0].without_neurons]
+    partial = [removed.share for removed in record.layers[0].without_neurons if removed.share < 1]  # 1 is the block
+    shares = [f"{100 * share:g}% of FFN" for share in partial]
     titles = ["layer", "costliest head", "cheapest head", "attention", *shares, "FFN"]
     rows = [titles]
     for index, layer in enumerate(record.layers):
         heads = sorted(range(len(layer.without_head)), key=lambda head: layer.without_head[head].loss)
         named = [f"{head}: {_cost(layer.without_head[head], record.dense)}" for head in (heads[-1], heads[0])]
-        parts = [layer.without_attention, *(removed.without for removed in layer.without_neurons), layer.without_ffn]
+        neurons = [removed.without for removed in layer.without_neurons if removed.share < 1]
+        parts = [layer.without_attention, *neurons, layer.without_ffn]
         rows.append([str(index), *named, *(_cost(part, record.dense) for part in parts)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(titles))]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

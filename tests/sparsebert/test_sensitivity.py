@@ -16,7 +16,10 @@ def quality(loss, accuracy):
 def make_layer(*head_losses):
     return LayerSensitivity(
         without_head=tuple(quality(loss, 0.9) for loss in head_losses),
-        without_neurons=(RemovedShare(share=0.25, neurons=2, without=quality(0.31, 0.89)),),
+        without_neurons=(
+            RemovedShare(share=0.25, neurons=2, without=quality(0.31, 0.89)),
+            RemovedShare(share=1.0, neurons=8, without=quality(0.6, 0.75)),  # the block: shown once
+        ),
         without_attention=quality(0.7, 0.7),
         without_ffn=quality(0.6, 0.75),
     )
