@@ -33,7 +33,7 @@ from export.forms import DEFAULT_FORMS, TUNED_CHOICES, Form
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
-from export.texts import EncodedText, encode_examples, read_texts, text_or_pair
+from export.texts import EncodedText, calibration_examples, encode_examples, read_texts, text_or_pair
 from export.tuning import fastest_form, typical_batches
 from export.vocabulary import shrink
 from export.weights import ModelWeights, read_weights
@@ -119,7 +119,7 @@ def export_bundle(config: ExportConfig) -> Manifest:
             checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
             shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
         max_length = checkpoint.run.max_length
-        calibration = encode_examples(folder / TOKENIZER_FILE, checkpoint.calibration, max_length)
+        calibration = encode_examples(folder / TOKENIZER_FILE, calibration_examples(checkpoint.calibration), max_length)
         graph = _write_graph(config, read_weights(small, max_length), calibration)
         onnx.save(graph.model, folder / MODEL_FILE)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
@@ -138,7 +138,9 @@ def export_bundle(config: ExportConfig) -> Manifest:
 
 def _shrink_vocabulary(tokenizer_file: Path, checkpoint: MaskedCheckpoint, corpus: Path) -> NDArray[np.int64]:
     """Overwrite the tokenizer with the one that the corpus needs; returns the ids that stay."""
-    examples = [text_or_pair(example) for example in (*checkpoint.examples, *checkpoint.calibration)]
+    examples = [
+        text_or_pair(example) for example in (*checkpoint.examples, *calibration_examples(checkpoint.calibration))
+    ]
     texts = [*read_texts(corpus), *examples]
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_padding()

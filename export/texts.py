@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from sparsebert.checkpoint import Example
+from sparsebert.checkpoint import Example, evenly_spaced
 from sparsebert.errors import ConfigError
+
+CALIBRATION_EXAMPLES = 256  # each is run by itself, so that time limits their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ def encode_examples(tokenizer_file: Path, examples: Sequence[Example], max_lengt
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     inputs = [text_or_pair(example) for example in examples]
     return [EncodedText(encoding.ids, encoding.type_ids) for encoding in tokenizer.encode_batch(inputs)]
+
+
+def calibration_examples(stored: Sequence[Example]) -> tuple[Example, ...]:
+    """The training texts that the exporter looks at, evenly spaced among those that a checkpoint holds."""
+    return evenly_spaced(stored, CALIBRATION_EXAMPLES)
 
 
 def text_or_pair(example: Example) -> str | tuple[str, str]:

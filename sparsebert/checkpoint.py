@@ -1,12 +1,13 @@
 """What a masked checkpoint holds besides weights: the run that made it and examples to judge and calibrate by.
 
 A masked checkpoint is a Hugging Face folder with `masks.safetensors`, `run.json`, `examples.jsonl` (the
-validation split), `calibration.jsonl` (some training texts, by which export chooses the ranges of integers) and
-`predictions.safetensors` (what the model answers for every split that it is judged on).
+validation split), `calibration.jsonl` (some training texts: by all of them a model is pruned without training, by a
+few of them export chooses the ranges of integers) and `predictions.safetensors` (what the model answers for every
+split that it is judged on).
 Knows nothing about PyTorch; `training.checkpoint` reads and writes the weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -135,6 +136,13 @@ def read_examples(checkpoint: Path, name: str = EXAMPLES_FILE) -> tuple[Example,
         return tuple(Example.model_validate_json(line) for line in path.read_bytes().splitlines())
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
+
+
+def evenly_spaced(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
+    """`count` of the examples, evenly spaced and in their order, or all of them when there are no more."""
+    if len(examples) <= count:
+        return tuple(examples)
+    return tuple(examples[step * len(examples) // count] for step in range(count))
 
 
 def write_examples(checkpoint: Path, examples: Iterable[Example], name: str = EXAMPLES_FILE) -> None:

@@ -28,6 +28,13 @@ class Command:
 
 COMMANDS = (
     Command(word="train", module="training.cli", extra="train", help="fine-tune a BERT classifier while pruning it"),
+    Command(word="prune", module="training.prune_cli", extra="train", help="prune a checkpoint without training"),
+    Command(
+        word="sensitivity",
+        module="training.sensitivity_cli",
+        extra="train",
+        help="measure what each head, FFN and block costs when it is removed",
+    ),
     Command(word="export", module="export.cli", extra="export", help="make a model bundle of a masked checkpoint"),
     Command(
         word="latency-table",

@@ -25,7 +25,7 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
     temporary name starts with a dot, so that a reader of the parent folder can pass over what a killed process
     left behind; leftovers of the same target are removed after an hour.
     """
-    _check_replaceable(target, marker, kind)
+    check_replaceable(target, marker=marker, kind=kind)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -51,7 +51,8 @@ def write_whole(target: Path, text: str) -> None:
     os.replace(part, target)
 
 
-def _check_replaceable(target: Path, marker: str, kind: str) -> None:
+def check_replaceable(target: Path, *, marker: str, kind: str) -> None:
+    """Raise ConfigError when `target` is there and neither empty nor a `kind`, known by its file `marker`."""
     if target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file()):
         return
     if target.exists():

@@ -74,6 +74,17 @@ def read_predictions(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def load_dense_checkpoint(folder: Path) -> MaskedCheckpoint:
+    """Read a checkpoint in which nothing is pruned yet. Raises CheckpointError as `load_checkpoint`, or when it is."""
+    checkpoint = load_checkpoint(folder)
+    if not (checkpoint.masks.heads_LH.all() and checkpoint.masks.neurons_LF.all()):
+        raise CheckpointError(
+            f"{folder} is sparse already ({checkpoint.run.encoder_sparsity:.0%} of its encoder parameters removed); "
+            "give the dense checkpoint that it came from, such as runs/demo/dense"
+        )
+    return checkpoint
+
+
 def load_checkpoint(folder: Path) -> MaskedCheckpoint:
     """Read a checkpoint. Raises CheckpointError when a part is missing, malformed or does not fit the others."""
     run = read_run(folder)  # first: it has the message for a folder that is no checkpoint at all

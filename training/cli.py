@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from training.flags import build_config, build_parser
+from training.terminal import tidy_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -16,16 +17,9 @@ def main(arguments: Sequence[str]) -> None:
     options = build_parser().parse_args(arguments)
     config = build_config(options)
 
-    from huggingface_hub.utils import logging as hub_logging
-    from tqdm.contrib.logging import logging_redirect_tqdm
-    from transformers.utils import logging as transformers_logging
-
     from training.run import run_training
 
-    hub_logging.disable_propagation()  # it has a handler of its own; each line once is enough
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    with logging_redirect_tqdm():  # a line of the log does not break a progress bar
+    with tidy_terminal():
         result = run_training(config, options.output)
     for name, folder in result.checkpoints.items():
         logger.info("%s: accuracy %.2f%% -> %s", name, 100 * result.accuracies[name], folder)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from sparsebert.checkpoint import EvaluationPoint, Metrics, PruningEvent, RunRecord
+from sparsebert.checkpoint import EvaluationPoint, Metrics, PruningEvent, RunRecord, evenly_spaced
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet
@@ -27,7 +27,7 @@ from training.pruner import masked_geometry
 from training.workshop import VALIDATION, Workshop
 
 StageName = Literal["dense", "sparse"]
-CALIBRATION_EXAMPLES = 2048
+CALIBRATION_EXAMPLES = 2048  # what pruning without training wants; export takes a few of them
 VERSIONED = ("torch", "transformers", "accelerate", "numpy")
 
 
@@ -57,14 +57,13 @@ def save_stage(
         model = shop.unwrapped(model)
         dense_folder = folder.parent / "dense" if stage == "sparse" else None
         logits, metrics = _judge(shop, compact(model, trained.masks), dense_folder)
-        train = shop.data.train
         checkpoint = MaskedCheckpoint(
             model=model,
             tokenizer=shop.tokenizer,
             masks=trained.masks,
             run=_record(shop, geometry_of(model), trained, metrics, stage, fingerprint),
             examples=shop.data.validation,
-            calibration=train[:: -(-len(train) // CALIBRATION_EXAMPLES)],
+            calibration=evenly_spaced(shop.data.train, CALIBRATION_EXAMPLES),
         )
         save_checkpoint(folder, checkpoint, logits)
     accelerator.wait_for_everyone()

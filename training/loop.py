@@ -154,14 +154,14 @@ class StageLoop:
         factor = learning_rate_factor(self._step, self._num_steps, self._config.warmup_share)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        accelerator, gates = self._accelerator, self._gates()
+        accelerator = self._accelerator
         micro = micro_batches(
             indices_B, accelerator.process_index, accelerator.num_processes, self._config.accumulation
         )
         for number, (own_B, weight) in enumerate(micro, start=1):
             synchronised = nullcontext() if number == len(micro) else accelerator.no_sync(self._model)
             with synchronised, memory_errors():
-                loss = self._loss(own_B, gates) * weight
+                loss = self._loss(own_B) * weight
                 accelerator.backward(loss)
             self._loss_sum += loss.detach()
         if self._pruner is not None:
@@ -173,13 +173,13 @@ class StageLoop:
         self._loss_steps += 1
         self._step += 1
 
-    def _loss(self, indices_B: list[int], gates: UnitGates | None) -> Tensor:
+    def _loss(self, indices_B: list[int]) -> Tensor:
         batch = collate(self._data.train, indices_B, self._data.pad_id).to(self._accelerator.device)
         output = self._model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             token_type_ids=batch.token_type_ids,
-            gates=gates,
+            gates=None if self._pruner is None else self._pruner.gates(len(indices_B)),
             output_hidden_states=self._objective.needs_states,
         )
         states = None if output.hidden_states is None else [state[:, 0] for state in output.hidden_states[1:]]
@@ -214,7 +214,7 @@ class StageLoop:
     def _evaluate(self) -> None:
         loss = self._mean_loss()
         with torch.no_grad():
-            gates = self._gates()
+            gates: UnitGates | None = None if self._pruner is None else self._pruner.gates()
         logits_NC = predict_logits(self._plain, self._data.validation, self._data.pad_id, gates)
         point = EvaluationPoint(
             step=self._step,
@@ -233,9 +233,6 @@ class StageLoop:
 
     def _epoch_rng(self, epoch: int) -> random.Random:
         return random.Random(f"{self._seed}/{self._name}/{epoch}")  # noqa: S311 - the order of batches is no secret
-
-    def _gates(self) -> UnitGates | None:
-        return None if self._pruner is None else self._pruner.gates()
 
     def _alive_L(self) -> list[bool]:
         if self._pruner is not None:

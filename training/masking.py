@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsebert.masks import BoolArray, MaskSet
-from training.importance import UnitScores
+from training.importance import FloatArray, UnitScores
 from training.modeling import UnitGates
 
 Reduce = Callable[[Tensor], Tensor]
@@ -22,11 +22,12 @@ def unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
-class _Step(NamedTuple):
-    """What g was in a step, and the leaves z that the model was given."""
+class GateGradients(NamedTuple):
+    """∂loss/∂z of each text's own loss: the mean over the texts of a step, of absolute values, of squares."""
 
-    drawn: tuple[Tensor, Tensor]
-    values: tuple[Tensor, Tensor]
+    mean: UnitScores
+    absolute: UnitScores
+    squares: UnitScores
 
 
 def fixed_gates(masks: MaskSet, device: torch.device | str = "cpu", blocks: MaskSet | None = None) -> UnitGates:
@@ -53,35 +54,46 @@ class Gates(nn.Module):
         self.available = _of_blocks_with_units(masks)
         self.fixed = False
         self.register_buffer("device_of", torch.zeros(()), persistent=False)
-        self._step: _Step | None = None
+        self._drawn: tuple[Tensor, Tensor] | None = None
+        self._leaves: list[tuple[Tensor, Tensor]] = []
 
-    def forward(self) -> UnitGates:
-        """The gates of one step, all micro-batches of it; then call `backward` once."""
+    def forward(self, num_texts: int | None = None) -> UnitGates:
+        """The gates of one (micro-)batch; after all of a step's, call `backward` once.
+
+        With `num_texts` each text has gates of its own, [L, B, 1, H] and [L, B, 1, F], so that its gradient is known.
+        """
         if self.fixed:
             return fixed_gates(self.masks, self.device)
         masks = fixed_gates(self.masks, self.device, self.available)
-        drawn = self._draw()
-        values = [gate.detach() * mask for gate, mask in zip(drawn, masks[:2], strict=True)]
-        self._step = _Step(drawn, (values[0].requires_grad_(), values[1].requires_grad_()))
-        return masks._replace(heads_LH=values[0], neurons_LF=values[1])
+        self._drawn = self._drawn or self._draw()
+        heads, neurons = (gate.detach() * mask for gate, mask in zip(self._drawn, masks[:2], strict=True))
+        if num_texts is None:
+            self._drawn = None
+            return masks._replace(heads_LH=heads, neurons_LF=neurons)
+        leaves = _for_each_text(heads, num_texts), _for_each_text(neurons, num_texts)
+        self._leaves.append(leaves)
+        return masks._replace(heads_LH=leaves[0], neurons_LF=leaves[1])
 
-    def backward(self, loss_scale: float = 1.0, reduce: Reduce = unchanged) -> UnitScores:
-        """∂loss/∂z of the step [L, H], [L, F], passed on to what g is made of; zeros without a step.
+    def backward(self, loss_scale: float = 1.0, reduce: Reduce = unchanged) -> GateGradients:
+        """What the backward passes of a step left, whose loss is the mean over its texts; passed on to what makes g.
 
         `loss_scale` is what the loss was multiplied by (it stays in what is passed on); `reduce` averages a tensor
         over processes.
         """
-        if self._step is None:
-            return UnitScores(np.zeros(self.masks.heads_LH.shape), np.zeros(self.masks.neurons_LF.shape))
-        drawn, values = self._step
-        self._step = None
-        gradients = []
-        for gate, value in zip(drawn, values, strict=True):
-            gradient = torch.zeros_like(value) if value.grad is None else reduce(value.grad / loss_scale)
+        drawn, leaves = self._drawn, self._leaves
+        self._drawn, self._leaves = None, []
+        if drawn is None:
+            raise ValueError("gates were not used since their last backward pass")
+        kinds = []
+        for gate, values in zip(drawn, zip(*leaves, strict=True), strict=True):
+            own_LBU = torch.cat([_gradient(value) for value in values], dim=1)[:, :, 0] / loss_scale
+            summed = reduce(own_LBU.sum(dim=1))
             if gate.requires_grad:
-                torch.autograd.backward(gate, gradient * loss_scale)
-            gradients.append(gradient.double().cpu().numpy())
-        return UnitScores(*gradients)
+                torch.autograd.backward(gate, summed * loss_scale)
+            own_LBU = own_LBU * own_LBU.shape[1]  # of the text's loss, not of its share in the mean
+            kinds.append((summed, reduce(own_LBU.abs().mean(dim=1)), reduce(own_LBU.square().mean(dim=1))))
+        heads, neurons = kinds
+        return GateGradients(*(UnitScores(_array(h), _array(n)) for h, n in zip(heads, neurons, strict=True)))
 
     def set_masks(self, masks: MaskSet) -> None:
         """Replace the masks; shapes must stay."""
@@ -92,7 +104,7 @@ class Gates(nn.Module):
     def fix(self) -> None:
         """The structure is final: from now on values are masks, without gradients, and empty blocks are skipped."""
         self.requires_grad_(False)
-        self.fixed, self._step = True, None
+        self.fixed, self._drawn, self._leaves = True, None, []
 
     def values(self) -> tuple[Tensor, Tensor]:
         """What each unit is multiplied by at inference, masks aside, [L, H] and [L, F]."""
@@ -101,7 +113,7 @@ class Gates(nn.Module):
 
     def openness(self) -> UnitScores:
         """How open each gate has become by itself, masks aside."""
-        return UnitScores(*(value.detach().abs().double().cpu().numpy() for value in self.values()))
+        return UnitScores(*(_array(value.detach().abs()) for value in self.values()))
 
     @property
     def device(self) -> torch.device:
@@ -127,6 +139,20 @@ class LearnedGates(Gates):
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         return self.heads_LH, self.neurons_LF
+
+
+def _for_each_text(gate_LU: Tensor, num_texts: int) -> Tensor:
+    """[L, U] as a leaf of [L, B, 1, U]."""
+    return gate_LU[:, None, None].repeat(1, num_texts, 1, 1).requires_grad_()
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.detach().double().cpu().numpy()
+    return array
 
 
 def _there_L(kept: BoolArray) -> tuple[bool, ...]:

@@ -29,7 +29,8 @@ from transformers.models.electra.modeling_electra import ElectraEmbeddings
 class UnitGates(NamedTuple):
     """What the consumers of the units are multiplied by; a layer of zeros says that the block is removed.
 
-    `heads_LH` [L, H] and `neurons_LF` [L, F] are floating point and may carry gradients;
+    `heads_LH` [L, H] and `neurons_LF` [L, F] are floating point and may carry gradients; with gates of its own for
+    each text they are [L, B, 1, H] and [L, B, 1, F];
     `attention_L` and `ffn_L` say on the host which blocks exist, so that forward never waits for a device.
     """
 
@@ -124,7 +125,7 @@ class SparseAttention(nn.Module):
         """[B, T, D] to [B, T, D]; a gate [H] multiplies the context of its head."""
         contexts_BTU = self.self(x_BTD, attention_mask)
         if gates_H is not None:
-            contexts_BTU = contexts_BTU * gates_H.to(contexts_BTU.dtype).repeat_interleave(self.self.head_size)
+            contexts_BTU = contexts_BTU * gates_H.to(contexts_BTU.dtype).repeat_interleave(self.self.head_size, dim=-1)
         return cast(Tensor, self.output(contexts_BTU, x_BTD))
 
 
@@ -234,12 +235,19 @@ class SparseBertModel(SparseBertPreTrainedModel):
         gates: UnitGates | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The pooled first token [B, D], and the states before, between and after the layers, [B, T, D] each."""
+        x_BTD, mask = self.embed(input_ids, attention_mask, token_type_ids)
+        states = self.encoder(x_BTD, mask, gates)
+        return self.pooler(states[-1]), states
+
+    def embed(
+        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the first layer is given: states [B, T, D], and the mask in the form that attention wants."""
         x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
         if self.embeddings_project is not None:
             x_BTD = self.embeddings_project(x_BTD)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
-        states = self.encoder(x_BTD, mask, gates)
-        return self.pooler(states[-1]), states
+        return x_BTD, mask
 
 
 class SparseBertForSequenceClassification(SparseBertPreTrainedModel):

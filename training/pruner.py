@@ -11,11 +11,11 @@ import torch
 
 from sparsebert.checkpoint import PruningEvent
 from sparsebert.errors import ConfigError
-from sparsebert.geometry import Geometry
+from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
 from sparsebert.masks import BoolArray, MaskSet
 from training.costs import CostModel
 from training.criteria import ImportanceName, check_importance, make_importance
-from training.importance import Importance, RunningScores, Signals, UnitScores
+from training.importance import Importance, RunningScores, Signals, UnitScores, balanced
 from training.masking import Reduce, unchanged
 from training.modeling import SparseBertForSequenceClassification
 from training.regularization import RegularizerConfig, make_gates, make_regularizer
@@ -28,7 +28,7 @@ from training.units import scale_units
 class PruningConfig:
     """By what units are judged, how fast and by which rules they leave, and whether they may come back."""
 
-    importance: ImportanceName = "gradient"
+    importance: ImportanceName = "fisher"
     ramp: RampConfig = field(default_factory=RampConfig)
     rules: SelectionRules = field(default_factory=SelectionRules)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
@@ -109,7 +109,7 @@ class Pruner:
             return
         gradients = self.gates.backward(loss_scale, self._reduce)
         self._regularize(self._ramp.share(step, num_steps), loss_scale)
-        signals = Signals(self._model, gradients, self.gates.openness())
+        signals = Signals(self._model, *gradients, self.gates.openness())
         self._scores.observe(_averaged(self._importance.score(signals), self._reduce))
         frozen = self._ramp.is_frozen(step + 1, num_steps) or step + 1 == num_steps
         if frozen or (step + 1) % self._config.update_every_steps == 0:
@@ -126,6 +126,9 @@ class Pruner:
         scores, share = self._scores.current, self._ramp.share(step, num_steps)
         if scores is None or share == 0.0:
             return
+        if not self._importance.adds_up:
+            size, hidden = self._dense.head_size, self._dense.hidden_size
+            scores = balanced(scores, head_parameters(size, hidden), neuron_parameters(hidden))
         old = self.gates.masks
         available = self.gates.available if self._config.reactivation else old
         new = select_units(scores, self._dense, share, self._config.rules, self._cost, available)

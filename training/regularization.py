@@ -87,7 +87,8 @@ class GroupLasso(NoRegularizer):
 
     def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor:  # noqa: ARG002
         heads, neurons = head_weight_norms_LH(model).sum(), neuron_weight_norms_LF(model).sum()
-        return self._strength * (self._head_size * heads + self._neuron_size * neurons)
+        penalty: Tensor = self._strength * (self._head_size * heads + self._neuron_size * neurons)
+        return penalty
 
 
 class GateL0:

@@ -28,7 +28,7 @@ from onnxruntime.transformers import optimizer
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
 from export.forms import DEFAULT_FORMS
-from export.texts import encode_examples
+from export.texts import calibration_examples, encode_examples
 from export.weights import read_weights
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact
@@ -70,7 +70,9 @@ def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], 
     checkpoint = load_checkpoint(path)
     small = compact(checkpoint.model, checkpoint.masks)
     weights = read_weights(small)
-    calibration = encode_examples(path / "tokenizer.json", checkpoint.calibration, checkpoint.run.max_length)
+    calibration = encode_examples(
+        path / "tokenizer.json", calibration_examples(checkpoint.calibration), checkpoint.run.max_length
+    )
     builders = {
         "fp32": float_graphs(weights, "fp32"),
         "int8": int8_graphs(calibrate(weights, calibration), "full"),

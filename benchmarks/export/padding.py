@@ -16,7 +16,7 @@ from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
 from export.forms import DEFAULT_FORMS
 from export.runtime import OnnxRunner
-from export.texts import EncodedText, encode_examples
+from export.texts import EncodedText, calibration_examples, encode_examples
 from export.weights import read_weights
 from training.checkpoint import load_checkpoint
 from training.compaction import compact
@@ -35,7 +35,7 @@ def main() -> None:
         weights = read_weights(compact(checkpoint.model, checkpoint.masks))
         length = checkpoint.run.max_length
         texts = encode_examples(path / "tokenizer.json", checkpoint.examples[: options.texts], length)
-        calibration = encode_examples(path / "tokenizer.json", checkpoint.calibration, length)
+        calibration = encode_examples(path / "tokenizer.json", calibration_examples(checkpoint.calibration), length)
         int8 = int8_graphs(calibrate(weights, calibration), "full")
         for precision, assemble in (("fp32", float_graphs(weights, "fp32")), ("int8", int8)):
             runners = {

@@ -13,6 +13,8 @@ from service.settings import read_settings
 from sparsebert.cli import COMMANDS
 from training.cli import build_config
 from training.cli import build_parser as train_parser
+from training.prune_cli import build_parser as prune_parser
+from training.sensitivity_cli import build_parser as sensitivity_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -42,6 +44,16 @@ def test_train_lines(words, monkeypatch, tmp_path):
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "export"], ids=" ".join)
 def test_export_lines(words):
     export_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "prune"], ids=" ".join)
+def test_prune_lines(words):
+    prune_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "sensitivity"], ids=" ".join)
+def test_sensitivity_lines(words):
+    sensitivity_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "serve"], ids=" ".join)

@@ -28,8 +28,9 @@ def model() -> SparseBertForSequenceClassification:
 
 
 def signals(model) -> Signals:
-    ones = UnitScores(np.full((2, 2), 0.5), np.full((2, 3), 0.25))
-    return Signals(model, GRADIENTS, ones)
+    openness = UnitScores(np.full((2, 2), 0.5), np.full((2, 3), 0.25))
+    absolute, squared = (UnitScores(*map(function, GRADIENTS)) for function in (np.abs, np.square))
+    return Signals(model, GRADIENTS, absolute, squared, openness)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sparsebert.masks import MaskSet
-from training.importance import RunningScores, UnitScores
+from training.importance import RunningScores, UnitScores, balanced
 from training.masking import Gates, LearnedGates, fixed_gates, unchanged
 
 MASKS = MaskSet(
@@ -28,27 +28,30 @@ def test_fixed_gates_are_the_masks():
 
 def test_gates_have_the_value_of_the_mask_and_gradients_everywhere():
     gates = closed_after_start(MASKS)
-    z = gates()
-    assert z.heads_LH.tolist() == [[1, 0], [0, 0]]
-    ((z.heads_LH * WEIGHTS).sum() + (z.neurons_LF * -0.5).sum()).backward()
+    z = gates(num_texts=2)
+    assert z.heads_LH[:, 1, 0].tolist() == [[1, 0], [0, 0]]
+    # the mean over two texts: the first has the loss 2 * WEIGHTS, the second none of the heads
+    ((z.heads_LH[:, 0, 0] * 2 * WEIGHTS).sum() / 2 + (z.neurons_LF * -0.5).sum() / 2).backward()
     gradients = gates.backward()
-    assert gradients.heads_LH.tolist() == [[1, -2], [3, 0]]  # also where the mask is closed
-    assert gradients.neurons_LF.tolist() == [[-0.5, -0.5], [-0.5, -0.5]]
-    assert not gates.backward().heads_LH.any()  # told once
+    assert gradients.mean.heads_LH.tolist() == [[1, -2], [3, 0]]  # also where the mask is closed
+    assert gradients.absolute.heads_LH.tolist() == [[1, 2], [3, 0]]
+    assert gradients.squares.heads_LH.tolist() == [[2, 8], [18, 0]]  # (4 + 0) / 2, ...
+    assert gradients.mean.neurons_LF.tolist() == [[-0.5, -0.5], [-0.5, -0.5]]
 
 
-def test_micro_batches_add_up_and_the_loss_scale_is_taken_out():
+def test_micro_batches_are_one_step_and_the_loss_scale_is_taken_out():
     gates = closed_after_start(MASKS)
-    z = gates()
-    for _ in range(2):
-        (8.0 * (z.heads_LH * WEIGHTS).sum()).backward()
-    assert gates.backward(loss_scale=8.0).heads_LH.tolist() == [[2, -4], [6, 0]]
+    for factor in (1.0, 3.0):  # two texts, one in each micro-batch
+        (8.0 * factor * (gates(num_texts=1).heads_LH[:, 0, 0] * WEIGHTS).sum() / 2).backward()
+    gradients = gates.backward(loss_scale=8.0)
+    assert gradients.mean.heads_LH.tolist() == [[2, -4], [6, 0]]
+    assert gradients.squares.heads_LH.tolist() == [[5, 20], [45, 0]]  # (1 + 9) / 2 times the squared weights
 
 
 def test_gradients_are_averaged_over_processes_before_anything_sees_them():
     gates = closed_after_start(MASKS, LearnedGates)
-    (gates().heads_LH * WEIGHTS).sum().backward()
-    assert gates.backward(reduce=lambda tensor: tensor + 1).heads_LH.tolist() == [[2, -1], [4, 1]]
+    (gates(num_texts=1).heads_LH[:, 0, 0] * WEIGHTS).sum().backward()
+    assert gates.backward(reduce=lambda tensor: tensor + 1).mean.heads_LH.tolist() == [[2, -1], [4, 1]]
     assert gates.heads_LH.grad.tolist() == [[2, -1], [4, 1]]
 
 
@@ -56,12 +59,17 @@ def test_learned_gates_multiply_the_mask():
     gates = closed_after_start(MASKS, LearnedGates)
     with torch.no_grad():
         gates.heads_LH.fill_(0.25)
-    z = gates()
-    assert z.heads_LH.tolist() == [[0.25, 0], [0, 0]]
+    z = gates(num_texts=1)
+    assert z.heads_LH[:, 0, 0].tolist() == [[0.25, 0], [0, 0]]
     assert gates.openness().heads_LH.tolist() == [[0.25, 0.25], [0.25, 0.25]]
-    (z.heads_LH * WEIGHTS).sum().backward()
+    (z.heads_LH[:, 0, 0] * WEIGHTS).sum().backward()
     gates.backward(reduce=unchanged)
     assert gates.heads_LH.grad.tolist() == WEIGHTS.tolist()
+
+
+def test_a_step_without_forward_pass_is_a_mistake():
+    with pytest.raises(ValueError, match="not used"):
+        closed_after_start(MASKS).backward()
 
 
 def test_emptied_blocks_are_computed_until_the_structure_is_final():
@@ -78,6 +86,12 @@ def test_blocks_that_were_empty_from_the_start_stay_away():
     assert gates().attention_L == (True, False)
     assert gates.available.heads_LH.tolist() == [[True, True], [False, False]]
     assert gates.available.neurons_LF.tolist() == [[False, False], [True, True]]
+
+
+def test_heads_and_neurons_cost_the_same_when_scores_do_not_add_up():
+    scores = balanced(UnitScores(np.array([[1.0, 3.0]]), np.array([[-4.0, 12.0]])), head_cost=64.0, neuron_cost=1.0)
+    assert scores.heads_LH.tolist() == [[32.0, 96.0]]
+    assert scores.neurons_LF.tolist() == [[-0.5, 1.5]]
 
 
 def test_running_scores_are_unbiased_from_the_start():

@@ -34,11 +34,18 @@ RULES = SelectionRules(floor=KeepFloor(heads=1, neurons=1))
 class FixedImportance(Unattached):
     """Scores told in advance, one after the other; the last one stays."""
 
+    adds_up = True
+
     def __init__(self, *scores: UnitScores) -> None:
         self._scores = list(scores)
 
     def score(self, signals: Signals) -> UnitScores:
         return self._scores.pop(0) if len(self._scores) > 1 else self._scores[0]
+
+
+def take_step(pruner: Pruner, step: int, num_steps: int) -> None:
+    pruner.gates(num_texts=1)
+    pruner.after_backward(step, num_steps)
 
 
 def scores(seed: int) -> UnitScores:
@@ -59,7 +66,7 @@ def test_masks_follow_the_schedule_and_then_freeze():
     pruner = make_pruner(scores(0))
     reached = []
     for step in range(40):
-        pruner.after_backward(step, 40)
+        take_step(pruner, step, 40)
         reached.append(pruner.encoder_sparsity)
     assert [event.step for event in pruner.events] == [5, 10, 15]  # at 20 the last change is below one neuron
     assert reached[3] == 0.0
@@ -74,7 +81,7 @@ def test_units_come_back_when_their_scores_rise():
     first, second = scores(0), scores(1)
     pruner = make_pruner(*([first] * 10), second, decay=0.0)
     for step in range(40):
-        pruner.after_backward(step, 40)
+        take_step(pruner, step, 40)
     returned = [sum(event.heads_returned_L) + sum(event.neurons_returned_L) for event in pruner.events]
     assert returned[0] == 0
     assert sum(returned) > 0
@@ -85,18 +92,18 @@ def test_units_come_back_when_their_scores_rise():
 def test_a_short_run_still_ends_on_target():
     pruner = make_pruner(scores(0), every=100)
     for step in range(3):
-        pruner.after_backward(step, 3)
+        take_step(pruner, step, 3)
     assert pruner.encoder_sparsity >= 0.5
 
 
 def test_a_restored_pruner_goes_on_the_same():
     one, other = make_pruner(scores(0), scores(1), scores(2)), make_pruner(scores(2))
     for step in range(7):
-        one.after_backward(step, 40)
+        take_step(one, step, 40)
     other.restore(one.state())
     for step in range(7, 40):
-        one.after_backward(step, 40)
-        other.after_backward(step, 40)
+        take_step(one, step, 40)
+        take_step(other, step, 40)
     assert one.gates.masks.equals(other.gates.masks)
     assert one.events == other.events
 
@@ -115,7 +122,7 @@ def test_without_reactivation_what_left_stays_away():
     first, second = scores(0), scores(1)
     pruner = make_pruner(*([first] * 10), second, decay=0.0, reactivation=False)
     for step in range(40):
-        pruner.after_backward(step, 40)
+        take_step(pruner, step, 40)
     assert sum(sum(event.heads_returned_L) + sum(event.neurons_returned_L) for event in pruner.events) == 0
     assert pruner.encoder_sparsity >= 0.5
 
@@ -125,7 +132,7 @@ def test_a_later_target_goes_on_from_the_masks_of_the_one_before():
     start.heads_LH[1] = False  # a block that was removed
     pruner = make_pruner(UnitScores(np.ones((2, 4)), np.ones((2, 10))), masks=start, rules=SelectionRules())
     for step in range(40):
-        pruner.after_backward(step, 40)
+        take_step(pruner, step, 40)
     assert pruner.gates.masks.kept_heads_L()[1] == 0
     assert pruner.encoder_sparsity >= 0.5
 
@@ -142,7 +149,7 @@ def test_what_gates_learned_goes_into_the_weights():
     with torch.no_grad():
         pruner.gates.neurons_LF.copy_(torch.linspace(0.1, 1.0, 20).view(2, 10))
     before = layers_of(model)[1].output.dense.weight.detach().clone()
-    pruner.after_backward(9, 10)
+    take_step(pruner, 9, 10)
     after = layers_of(model)[1].output.dense.weight
     assert torch.allclose(after, before * torch.linspace(0.1, 1.0, 20)[10:])
     assert pruner.gates.masks.kept_neurons_L() == (0, 0) or pruner.gates.masks.neurons_LF[1, -1]

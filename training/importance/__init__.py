@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from training.modeling import SparseBertForSequenceClassification
 
 FloatArray = NDArray[np.float64]
+TINY = 1e-300
 
 
 class UnitScores(NamedTuple):
@@ -23,20 +24,28 @@ class UnitScores(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """What one backward pass left: the model, and for each unit ∂loss/∂z and how open its gate has become by itself."""
+    """What one step left, for each unit: ∂loss/∂z of each text, and how open its gate has become by itself.
+
+    Of the gradients there are the mean over texts, that of their absolute values, and that of their squares.
+    """
 
     model: SparseBertForSequenceClassification
-    gradients: UnitScores
+    gradient: UnitScores
+    absolute_gradient: UnitScores
+    squared_gradient: UnitScores
     openness: UnitScores
 
 
 class Importance(Protocol):
     """A criterion. Scores are finite, and given for pruned units too.
 
-    `accumulates`: the scores of all steps are summed (they are learned), not averaged.
+    `accumulates`: the scores of all steps are summed (they are learned), not averaged. `adds_up`: the score of a set
+    of units is the sum of theirs, so that a head can be held against the neurons that cost as much; if not, see
+    `balanced`.
     """
 
     accumulates: bool
+    adds_up: bool
 
     def attach(self, model: SparseBertForSequenceClassification) -> None:
         """Begin to watch `model`; called once before the first step."""
@@ -52,12 +61,25 @@ class Unattached:
     """What most criteria do with `attach` and `detach`: nothing."""
 
     accumulates = False
+    adds_up = False
 
     def attach(self, model: SparseBertForSequenceClassification) -> None:
         """Nothing to watch."""
 
     def detach(self) -> None:
         """Nothing was watched."""
+
+
+def balanced(scores: UnitScores, head_cost: float, neuron_cost: float) -> UnitScores:
+    """Scores whose mean size for what a unit costs is the same for heads and for neurons.
+
+    For criteria that do not add up: the norm of 64 neurons together is less than the sum of their norms, so that
+    undivided sums would starve the heads.
+    """
+    return UnitScores(
+        scores.heads_LH * (head_cost / max(float(np.abs(scores.heads_LH).mean()), TINY)),
+        scores.neurons_LF * (neuron_cost / max(float(np.abs(scores.neurons_LF).mean()), TINY)),
+    )
 
 
 class RunningScores:

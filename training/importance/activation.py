@@ -18,6 +18,7 @@ class ActivationImportance:
     """
 
     accumulates = False
+    adds_up = False
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []

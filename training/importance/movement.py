@@ -16,4 +16,4 @@ class MovementImportance(Unattached):
 
     def score(self, signals: Signals) -> UnitScores:
         """Negative gradients of the gates, to be summed."""
-        return UnitScores(*(-gradient for gradient in signals.gradients))
+        return UnitScores(*(-gradient for gradient in signals.gradient))

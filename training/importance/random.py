@@ -6,10 +6,7 @@ from training.importance import Signals, Unattached, UnitScores
 
 
 class RandomImportance(Unattached):
-    """One draw from [0, 1) for each unit, times its number of weights, the same in every step: a fixed random order.
-
-    The factor makes heads and neurons equally likely to leave for what they cost.
-    """
+    """One draw from [0, 1) for each unit, the same in every step: a fixed random order."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -17,6 +14,4 @@ class RandomImportance(Unattached):
     def score(self, signals: Signals) -> UnitScores:
         """The same draw each time."""
         rng = np.random.default_rng(self._seed)
-        heads_LH, neurons_LF = (rng.random(gradient.shape) for gradient in signals.gradients)
-        weights_per_head = 2 * signals.model.config.head_size  # a neuron has 2 * D weights, a head 4 * E * D
-        return UnitScores(heads_LH * weights_per_head, neurons_LF)
+        return UnitScores(*(rng.random(gradient.shape) for gradient in signals.gradient))

@@ -1,0 +1,205 @@
+"""From a dense checkpoint to a sparse one in minutes, without training: score, select, repair.
+
+Scores are gate gradients of the dense model over a few thousand training texts (`training.fisher`), the selection is
+that of a run, and least squares make up for what was lost (`training.repair`).
+Knows nothing about the command line.
+"""
+
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from sparsebert.checkpoint import RUN_FILE, Metrics, PruningEvent, RunRecord
+from sparsebert.errors import ConfigError
+from sparsebert.files import check_replaceable
+from sparsebert.geometry import Geometry
+from sparsebert.masks import MaskSet
+from training.batching import EncodedExample
+from training.checkpoint import MaskedCheckpoint, save_checkpoint
+from training.evaluation import accuracy
+from training.fisher import gate_fisher
+from training.geometry import geometry_of
+from training.importance import UnitScores
+from training.metrics import judge
+from training.modeling import SparseBertForSequenceClassification
+from training.opening import OpenedCheckpoint, draw, open_dense
+from training.pruner import mask_change, masked_geometry
+from training.repair import RIDGE, BlockRepair, repaired
+from training.selection import SelectionRules, check_share, select_units
+from training.tasks import find_task
+
+logger = logging.getLogger(__name__)
+
+VALIDATION = "validation"
+VERSIONED = ("torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShotConfig:
+    """How much to remove, and by how many of the training texts that the checkpoint holds."""
+
+    sparsity: float
+    num_examples: int = 2048
+    seed: int = 0
+    ridge: float = RIDGE
+    rules: SelectionRules = field(default_factory=SelectionRules)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ConfigError(f"--sparsity is {self.sparsity}; it must be above 0 and below 1")
+        if self.num_examples < 1:
+            raise ConfigError(f"--examples is {self.num_examples}; it must be at least 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}; it must be at least 0")
+        if self.ridge <= 0:
+            raise ConfigError(f"the ridge is {self.ridge}; it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneShotAccuracies:
+    """Accuracy on the validation split: of the dense model, of the masked one, and of that after the repair."""
+
+    dense: float
+    selected: float
+    repaired: float
+
+
+def prune(
+    folder: Path, output: Path, config: OneShotConfig, clock_s: Callable[[], float] = time.monotonic
+) -> OneShotAccuracies:
+    """Write the sparse checkpoint `output`, replacing one that is there; when anything fails nothing is written.
+
+    Raises CheckpointError for a `folder` that is no dense checkpoint, BudgetError for a sparsity that cannot be met,
+    ConfigError when `output` is something else.
+    """
+    started_s = clock_s()
+    if output.resolve() == folder.resolve():
+        raise ConfigError(f"--output {output} is the dense checkpoint itself; choose another folder")
+    check_replaceable(output, marker=RUN_FILE, kind="checkpoint")  # told now, not after minutes
+    opened = open_dense(folder)
+    geometry = geometry_of(opened.model)
+    check_share(geometry, config.sparsity, config.rules)
+    examples = _training_texts(opened, config)
+    validation = opened.encode(opened.checkpoint.examples)
+    dense_NC = opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
+    masks = select_units(_scores(opened, examples), geometry, config.sparsity, config.rules)
+    selected_NC = opened.logits(opened.model, masks, validation, "selection")
+    model, repairs = _repair(opened, masks, examples, config)
+    logits_NC = opened.logits(model, masks, validation, "repair")
+    accuracies = OneShotAccuracies(
+        dense=accuracy(dense_NC, validation),
+        selected=accuracy(selected_NC, validation),
+        repaired=accuracy(logits_NC, validation),
+    )
+    with_f1 = find_task(opened.checkpoint.run.task.name).f1
+    metrics = judge(logits_NC, opened.checkpoint.examples, with_f1=with_f1, dense_logits_NC=dense_NC)
+    made = _describe(config, len(examples), accuracies, repairs)
+    record = _record(opened.checkpoint, masks, config, made, metrics, clock_s() - started_s)
+    _save(output, opened.checkpoint, model, masks, record, logits_NC)
+    return accuracies
+
+
+def _training_texts(opened: OpenedCheckpoint, config: OneShotConfig) -> list[EncodedExample]:
+    held = opened.checkpoint.calibration
+    if len(held) < config.num_examples:
+        logger.info(
+            "the checkpoint holds %d training texts, fewer than %d: all are used", len(held), config.num_examples
+        )
+    return opened.encode(draw(held, config.num_examples, config.seed))
+
+
+def _scores(opened: OpenedCheckpoint, examples: Sequence[EncodedExample]) -> UnitScores:
+    with tqdm(total=len(examples), desc="scoring", unit="text", disable=None) as bar:
+        return gate_fisher(opened.model, examples, opened.pad_id, on_batch=bar.update)
+
+
+def _repair(
+    opened: OpenedCheckpoint, masks: MaskSet, examples: Sequence[EncodedExample], config: OneShotConfig
+) -> tuple[SparseBertForSequenceClassification, tuple[BlockRepair, ...]]:
+    with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=None) as bar:
+        return repaired(opened.model, masks, examples, opened.pad_id, ridge=config.ridge, on_block=bar.update)
+
+
+def _describe(
+    config: OneShotConfig, num_examples: int, accuracies: OneShotAccuracies, repairs: Sequence[BlockRepair]
+) -> dict[str, object]:
+    """How the checkpoint was made, for its `run.json`."""
+    return {
+        "made_by": "sparsebert prune",
+        **asdict(config),
+        "num_examples": num_examples,
+        "accuracies": asdict(accuracies),
+        "repairs": [asdict(repair) for repair in repairs],
+    }
+
+
+def _record(
+    dense: MaskedCheckpoint,
+    masks: MaskSet,
+    config: OneShotConfig,
+    made: dict[str, object],
+    metrics: Metrics,
+    duration_s: float,
+) -> RunRecord:
+    geometry = geometry_of(dense.model)
+    removed = masked_geometry(geometry, masks).encoder_sparsity(geometry)
+    return RunRecord(
+        **dense.run.model_dump(
+            include={
+                "model",
+                "task",
+                "labels",
+                "data",
+                "num_train",
+                "num_validation",
+                "max_length",
+                "truncated_texts",
+            }
+        ),
+        stage="sparse",
+        seed=config.seed,
+        config=made | {"dense": dense.run.config},
+        dense_geometry=geometry,
+        encoder_sparsity=removed,
+        removed_share=removed,
+        accuracy=metrics.accuracy,
+        metrics={VALIDATION: metrics},
+        duration_s=round(duration_s, 3),
+        evaluations=(),  # of optimiser steps, and there was none
+        events=(_event(geometry, dense.masks, masks, config),),
+        versions={"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONED},
+    )
+
+
+def _event(geometry: Geometry, old: MaskSet, new: MaskSet, config: OneShotConfig) -> PruningEvent:
+    reached = masked_geometry(geometry, new).encoder_sparsity(geometry)
+    return mask_change(old, new, step=0, target=config.sparsity, reached=reached)
+
+
+def _save(
+    output: Path,
+    dense: MaskedCheckpoint,
+    model: SparseBertForSequenceClassification,
+    masks: MaskSet,
+    record: RunRecord,
+    logits_NC: Tensor,
+) -> None:
+    save_checkpoint(
+        output,
+        MaskedCheckpoint(
+            model=model.to("cpu"),
+            tokenizer=dense.tokenizer,
+            masks=masks,
+            run=record,
+            examples=dense.examples,
+            calibration=dense.calibration,
+        ),
+        {VALIDATION: logits_NC},
+    )
