@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
+from sparsebert.masks import MaskSet
 from training.batching import Batch, EncodedExample, collate, plan_evaluation
 from training.geometry import geometry_of
 from training.importance import UnitScores
-from training.modeling import SparseBertForSequenceClassification, UnitGates
+from training.masking import Gates
+from training.modeling import SparseBertForSequenceClassification
 
 
 def gate_fisher(
@@ -35,36 +36,28 @@ def gate_fisher(
     """
     geometry = geometry_of(model)
     device = next(model.parameters()).device
-    heads_LH = np.zeros((geometry.num_layers, geometry.heads_L[0]))
-    neurons_LF = np.zeros((geometry.num_layers, geometry.neurons_L[0]))
+    gates = Gates(MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])).to(device)
+    total = UnitScores(np.zeros(gates.masks.heads_LH.shape), np.zeros(gates.masks.neurons_LF.shape))
     for indices_B in plan_evaluation([len(example.token_ids) for example in examples], batch_size):
-        heads_LB1H, neurons_LB1F = _gradients(
-            model, collate(examples, indices_B, pad_id).to(device), heads_LH.shape[1], neurons_LF.shape[1]
-        )
-        heads_LH += _sum_of_squares(heads_LB1H)
-        neurons_LF += _sum_of_squares(neurons_LB1F)
+        squares = _mean_squares(model, gates, collate(examples, indices_B, pad_id).to(device))
+        total = UnitScores(*(sums + len(indices_B) * part for sums, part in zip(total, squares, strict=True)))
         on_batch(len(indices_B))
-    return UnitScores(heads_LH, neurons_LF)
+    return total
 
 
-def _gradients(
-    model: SparseBertForSequenceClassification, batch: Batch, num_heads: int, num_neurons: int
-) -> tuple[Tensor, ...]:
-    """∂loss/∂gate of each text's own gates, [L, B, 1, H] and [L, B, 1, F]."""
-    num_layers, num_texts = model.config.num_hidden_layers, len(batch.labels_B)
-    device = batch.labels_B.device
-    heads_LB1H = torch.ones(num_layers, num_texts, 1, num_heads, device=device, requires_grad=True)
-    neurons_LB1F = torch.ones(num_layers, num_texts, 1, num_neurons, device=device, requires_grad=True)
-    all_exist_L = (True,) * num_layers
-    logits_BC = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-        gates=UnitGates(heads_LB1H, neurons_LB1F, all_exist_L, all_exist_L),
-    ).logits
-    loss = functional.cross_entropy(logits_BC, batch.labels_B, reduction="sum")
-    return torch.autograd.grad(loss, (heads_LB1H, neurons_LB1F))
-
-
-def _sum_of_squares(gradient_LB1U: Tensor) -> np.ndarray:
-    return gradient_LB1U.double().square().sum(dim=(1, 2)).cpu().numpy()
+def _mean_squares(model: SparseBertForSequenceClassification, gates: Gates, batch: Batch) -> UnitScores:
+    """The mean over the texts of a batch; the model's own weights get no gradients."""
+    requires_grad = [parameter.requires_grad for parameter in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            token_type_ids=batch.token_type_ids,
+            gates=gates(num_texts=len(batch.labels_B)),
+        )
+        torch.autograd.backward(functional.cross_entropy(output.logits, batch.labels_B))
+    finally:
+        for parameter, value in zip(model.parameters(), requires_grad, strict=True):
+            parameter.requires_grad_(value)
+    return gates.backward().squares

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-10
+
 
 class Correction(NamedTuple):
     """What to add to a linear layer's weight [D, U] and bias [D], and the squared errors without and with it."""
@@ -53,7 +55,9 @@ class LackSums:
         mean_U, mean_D = self._inputs_U / self._rows, self._lacks_D / self._rows
         gram_UU = self._gram_UU - self._rows * torch.outer(mean_U, mean_U)
         cross_UD = self._cross_UD - self._rows * torch.outer(mean_U, mean_D)
-        penalty = (ridge * gram_UU.diagonal().mean()).clamp(min=torch.finfo(torch.float64).tiny)
+        # Inputs that never vary have a variance of rounding errors; what is drawn is then drawn a little.
+        least = ROUNDING * self._gram_UU.diagonal().mean() + torch.finfo(torch.float64).tiny
+        penalty = torch.maximum(ridge * gram_UU.diagonal().mean(), least)
         damped_UU = gram_UU + penalty * torch.eye(len(mean_U), dtype=gram_UU.dtype, device=gram_UU.device)
         change_UD = torch.cholesky_solve(cross_UD, torch.linalg.cholesky(damped_UU))
         free = self._squares - self._rows * mean_D.square().sum()  # with the best bias alone

@@ -11,8 +11,8 @@ from export.cli import build_parser as export_parser
 from service.schemas import CompareRequest, PredictRequest, parse
 from service.settings import read_settings
 from sparsebert.cli import COMMANDS
-from training.cli import build_config
-from training.cli import build_parser as train_parser
+from training.flags import build_config
+from training.flags import build_parser as train_parser
 from training.prune_cli import build_parser as prune_parser
 from training.sensitivity_cli import build_parser as sensitivity_parser
 

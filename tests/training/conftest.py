@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsebert.checkpoint import MASKS_FILE, Example, RunRecord
+from sparsebert.checkpoint import MASKS_FILE, Example, Metrics, RunRecord
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet, save_masks
 
@@ -36,7 +36,8 @@ def dense_dir(bert_dir: Path, reviews_dir: Path, tmp_path_factory: pytest.TempPa
         stage="dense", model="tiny", task=Task(name="custom", pair=False), labels=("no", "yes"), data="reviews",
         num_train=96, num_validation=32, max_length=16, seed=0, config={"fingerprint": "of the dense run"},
         dense_geometry=geometry_of(model), encoder_sparsity=0.0, accuracy=1.0, duration_s=1.0, evaluations=(),
-        events=(), versions={},
+        events=(), versions={}, metrics={"validation": Metrics(num_examples=32, accuracy=1.0)}, removed_share=0.0,
+        truncated_texts=0,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("checkpoints") / "dense"
     save_checkpoint(
@@ -45,6 +46,7 @@ def dense_dir(bert_dir: Path, reviews_dir: Path, tmp_path_factory: pytest.TempPa
             model=model.eval(), tokenizer=tokenizer, masks=MaskSet.dense(3, 4, 24), run=record, examples=validation,
             calibration=train,
         ),
+        {"validation": torch.zeros(32, 2)},
     )  # fmt: skip
     return folder
 
