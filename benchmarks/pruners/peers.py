@@ -1,6 +1,6 @@
 r"""Does `sparsebert train` keep more accuracy than other structured pruners, given the same model, data and time?
 
-    pip install torch-pruning textpruner
+    pip install torch-pruning textpruner scipy
     sparsebert train --recipe demo --task sst2 --data-dir data/sst2 --sparsity 0 --output runs/sst2
     sparsebert train --recipe demo --task sst2 --data-dir data/sst2 --model runs/sst2/dense --epochs 0 \
         --sparsity 0.67 --prune-epochs 2 --output runs/ours-67
@@ -10,10 +10,11 @@ r"""Does `sparsebert train` keep more accuracy than other structured pruners, gi
 Both trainings must leave the holdout out: the 4,000 training texts with the smallest sha256.
 
 Every pruner starts from the dense checkpoint and is followed by a recovery with the optimiser settings of our
-pruning stage. It lasts as long as our checkpoint of that sparsity was trained, unless --seconds or --steps say
-otherwise; what pruning itself takes is not counted. A pruner cuts once before the recovery, or several times within
+pruning stage. It lasts as long as our checkpoint of that sparsity and seed was trained, unless --seconds or --steps
+say otherwise; what pruning itself takes is not counted. A pruner cuts once before the recovery, or several times within
 its first part (--cuts, --cut-share). `results.jsonl` has a line for each finished run, with every single answer,
-and no run is repeated; `results.md` has the tables. After a colon stands a variant of a pruner (`cuts.PRUNERS`).
+and no run is repeated; `results.md` has the tables. One --output is for one setting of ours. After a colon stands
+a variant of a pruner (`cuts.PRUNERS`).
 """
 
 import argparse
@@ -60,6 +61,7 @@ class Run:
     cut_share: float
     objective: str
     learning_rate: float
+    budget: str
     steps: int | None
     seconds: float | None
     score_texts: int
@@ -128,6 +130,11 @@ class _Results:
     def has(self, run: Record) -> bool:
         return any(record["run"] == run for record in self._records)
 
+    def has_other(self, own: Record) -> bool:
+        """Whether one of our checkpoints that is there differs from this one in its weights only."""
+        others = (record["run"] for record in self._records if record["run"] != own)
+        return any(other | {"weights": own["weights"]} == own for other in others)
+
     def add(self, run: Record, verdict: Verdict, **measured: Any) -> None:
         accuracies = {split: round(verdict.accuracy(split), 5) for split in verdict.correct}
         self._append({"run": run, "accuracy": accuracies, "leaked": self._bench.leaked} | measured | asdict(verdict))
@@ -146,36 +153,40 @@ class _Results:
         self.write_tables()
 
 
-def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) -> dict[float, float]:
-    """Judge our checkpoints; how many seconds ours of each sparsity was trained (the longest)."""
-    seconds: dict[float, float] = {}
+def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) -> dict[tuple[float, int], float]:
+    """Judge our checkpoints; how many seconds each was trained, by sparsity and seed."""
+    seconds: dict[tuple[float, int], float] = {}
     for folder in options.ours:
         verdict, checkpoint = judge_ours(bench, folder)
         asked = float(checkpoint.run.config["pruning"]["schedule"]["final_sparsity"])
-        seconds[asked] = max(seconds.get(asked, 0.0), checkpoint.run.duration_s)
         own = {
             "pruner": "ours", "sparsity": asked, "seed": checkpoint.run.seed, "dense": bench.digest,
             "holdout_texts": options.holdout_texts, "weights": weights_digest(folder),
         }  # fmt: skip
+        if results.has_other(own):
+            raise SystemExit(f"{options.output} has another checkpoint of ours like {folder}; give another --output")
+        seconds[asked, checkpoint.run.seed] = checkpoint.run.duration_s
         if not results.has(own):
             points = checkpoint.run.evaluations
             results.add(own, verdict, seconds=checkpoint.run.duration_s, steps=points[-1].step if points else 0)
     return seconds
 
 
-def _runs(bench: Bench, options: argparse.Namespace, ours_seconds: dict[float, float]) -> Iterator[Run]:
+def _runs(bench: Bench, options: argparse.Namespace, ours_seconds: dict[tuple[float, int], float]) -> Iterator[Run]:
     rates = options.learning_rates or [_our_settings(bench).learning_rate]
     for sparsity, seed, name, cuts, objective, rate in product(
         options.sparsities, options.seeds, options.pruners, options.cuts, options.objectives, rates
     ):
-        seconds = options.seconds
-        if seconds is None and options.steps is None:
-            if sparsity not in ours_seconds:
-                raise SystemExit(f"no checkpoint of ours has sparsity {sparsity}: give --ours, --seconds or --steps")
-            seconds = ours_seconds[sparsity]
+        seconds, budget = options.seconds, f"{options.seconds} s"
+        if options.steps is not None:
+            budget = f"{options.steps} steps"
+        elif seconds is None:
+            if (sparsity, seed) not in ours_seconds:
+                raise SystemExit(f"none of --ours has sparsity {sparsity} and seed {seed}; give --seconds or --steps")
+            seconds, budget = ours_seconds[sparsity, seed], "as ours"
         yield Run(
             pruner=name, sparsity=sparsity, seed=seed, cuts=cuts, cut_share=options.cut_share if cuts > 1 else 0.0,
-            objective=objective, learning_rate=rate, steps=options.steps, seconds=seconds,
+            objective=objective, learning_rate=rate, budget=budget, steps=options.steps, seconds=seconds,
             score_texts=options.score_texts, holdout_texts=options.holdout_texts, threads=options.threads,
             dense=bench.digest,
         )  # fmt: skip
