@@ -11,10 +11,11 @@ Both trainings must leave the holdout out: the 4,000 training texts with the sma
 
 Every pruner starts from the dense checkpoint and is followed by a recovery with the optimiser settings of our
 pruning stage. It lasts as long as our checkpoint of that sparsity and seed was trained, unless --seconds or --steps
-say otherwise; what pruning itself takes is not counted. A pruner cuts once before the recovery, or several times within
-its first part (--cuts, --cut-share). `results.jsonl` has a line for each finished run, with every single answer,
-and no run is repeated; `results.md` has the tables. One --output is for one setting of ours. After a colon stands
-a variant of a pruner (`cuts.PRUNERS`).
+say otherwise; what scoring and cutting take is given on top, unless --count-pruning takes it out of the seconds.
+A pruner cuts once before the recovery, or several times within its first part (--cuts, --cut-share).
+
+`results.jsonl` has a line for each finished run, with every single answer, and no run is repeated; `results.md` has
+the tables. One --output is for one setting of ours. After a colon stands a variant of a pruner (`variants.py`).
 """
 
 import argparse
@@ -30,7 +31,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import logging as transformers_logging
 
-from benchmarks.pruners.cuts import PRUNERS, new_pruner
 from benchmarks.pruners.judging import (
     HOLDOUT_TEXTS,
     Bench,
@@ -43,6 +43,7 @@ from benchmarks.pruners.judging import (
 )
 from benchmarks.pruners.recovery import Budget, Recovery, autocast
 from benchmarks.pruners.report import write_tables
+from benchmarks.pruners.variants import PRUNERS, new_pruner
 from training.distillation import DistillationConfig, DistillationObjective, LabelObjective, Objective
 from training.evaluation import predict_logits
 from training.loop import LoopConfig
@@ -64,6 +65,7 @@ class Run:
     budget: str
     steps: int | None
     seconds: float | None
+    count_pruning: bool
     score_texts: int
     holdout_texts: int
     threads: int
@@ -112,10 +114,14 @@ def _options() -> argparse.Namespace:
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=int, help="of each recovery")
     limit.add_argument("--seconds", type=float, help="of each recovery")
+    parser.add_argument("--count-pruning", action="store_true", help="scoring and cutting are part of the seconds")
     parser.add_argument("--score-texts", type=int, default=2048, help="by which a pruner judges units before a cut")
     parser.add_argument("--holdout-texts", type=int, default=HOLDOUT_TEXTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.count_pruning and options.steps is not None:
+        parser.error("--count-pruning counts seconds, so it does not go with --steps")
+    return options
 
 
 class _Results:
@@ -187,8 +193,8 @@ def _runs(bench: Bench, options: argparse.Namespace, ours_seconds: dict[tuple[fl
         yield Run(
             pruner=name, sparsity=sparsity, seed=seed, cuts=cuts, cut_share=options.cut_share if cuts > 1 else 0.0,
             objective=objective, learning_rate=rate, budget=budget, steps=options.steps, seconds=seconds,
-            score_texts=options.score_texts, holdout_texts=options.holdout_texts, threads=options.threads,
-            dense=bench.digest,
+            count_pruning=options.count_pruning, score_texts=options.score_texts,
+            holdout_texts=options.holdout_texts, threads=options.threads, dense=bench.digest,
         )  # fmt: skip
 
 
@@ -204,7 +210,9 @@ def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
         batches = recovery.score_batches(run.score_texts, cut)
         began_s = time.perf_counter()
         model = pruner.cut(model, run.sparsity * (cut + 1) / run.cuts, batches, last=cut == run.cuts - 1)
-        prune_s += time.perf_counter() - began_s
+        took_s = time.perf_counter() - began_s
+        prune_s += took_s
+        recovery.seconds += took_s if run.count_pruning else 0.0
     recovery.train(model, 1.0)
     results.add(
         asdict(run), judge(bench, model),

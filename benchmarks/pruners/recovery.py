@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from benchmarks.pruners.judging import Bench
 from training.batching import Batch, collate, plan_epoch
@@ -51,13 +52,14 @@ class Recovery:
         self._batches = self._endless()
         torch.manual_seed(seed)
 
-    def train(self, model: nn.Module, until: float) -> None:
+    def train(self, model: PreTrainedModel, until: float) -> None:
         """Train `model` until that share of the whole budget is spent."""
         if self._progress() >= until:
             return
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = self._settings.dropout
+        model.set_attn_implementation("eager")  # as in our loop: its backward pass is faster on a CPU
         optimizer = self._new_optimizer(model)
         began_s, spent_s = time.perf_counter(), self.seconds
         rising, fresh = RESTART_STEPS if self.steps else 1, 0
@@ -111,7 +113,7 @@ class Recovery:
                 yield collate(self._bench.train, indices_B, self._bench.pad_id)
             epoch += 1
 
-    def _new_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def _new_optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
         model.requires_grad_(True)
         model.bert.embeddings.requires_grad_(self._settings.train_embeddings)
         decayed: list[Tensor] = []

@@ -93,7 +93,13 @@ def _way(run: Record) -> str:
 def _label(records: Sequence[Record]) -> str:
     run = records[0]["run"]
     cuts = "1 cut" if run["cuts"] == 1 else f"{run['cuts']} cuts in the first {run['cut_share']:.0%}"
-    words = (run["pruner"], cuts, run["objective"], f"rate {run['learning_rate']}", f"time {run['budget']}")
+    words = (
+        run["pruner"],
+        cuts,
+        run["objective"],
+        f"rate {run['learning_rate']}",
+        f"time {run['budget']}{' with pruning' if run['count_pruning'] else ''}",
+    )
     return ", ".join(words) + f", {len(records)} seed{'s' if len(records) > 1 else ''}"
 
 
