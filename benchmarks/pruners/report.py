@@ -20,8 +20,9 @@ HEADER = """| pruner | cuts | learns from | rate | budget | seed | asked | remov
 | prune s | recover s | steps | heads | neurons |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
-PAIRED_HEADER = """| sparsity | peer | its best way | split | ours | peer | ours - peer | 95% interval | McNemar p |
-|---|---|---|---|---|---|---|---|---|
+PAIRED_HEADER = """| sparsity | peer | its best way | split | ours s | peer s \
+| ours | peer | ours - peer | 95% interval | McNemar p |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -80,7 +81,7 @@ def _paired_rows(records: Sequence[Record]) -> list[str]:
     for (sparsity, family), ways in sorted(peers.items()):
         best = max(ways.values(), key=lambda way: (len(way), sum(_right(way, split).mean() for split in SPLITS)))
         for split in (*SPLITS, "both") if ours[sparsity] else ():
-            names = (f"{sparsity:.0%}", family, _label(best), split)
+            names = (f"{sparsity:.0%}", family, _label(best), split, _seconds(ours[sparsity]), _seconds(best))
             rows.append(_paired_row(names, _answers(ours[sparsity], split), _answers(best, split)))
     return rows
 
@@ -101,6 +102,11 @@ def _label(records: Sequence[Record]) -> str:
         f"time {run['budget']}{' with pruning' if run['count_pruning'] else ''}",
     )
     return ", ".join(words) + f", {len(records)} seed{'s' if len(records) > 1 else ''}"
+
+
+def _seconds(records: Sequence[Record]) -> str:
+    """Of training, the mean over seeds: two ways of different length are no comparison."""
+    return f"{np.mean([record['seconds'] for record in records]):.0f}"
 
 
 def _answers(records: Sequence[Record], split: str) -> np.ndarray:
