@@ -1,0 +1,164 @@
+"""What every pruner is given, and how every result is judged: one code for ours and theirs.
+
+The texts that judge are the validation split and a holdout of training texts that no training sees. Sizes are
+counted on the model that is judged. Knows nothing about how a model was pruned.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from export.compaction import compact
+from sparsebert.checkpoint import Example
+from training.batching import EncodedExample
+from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from training.data import DataConfig, load_data
+from training.encoding import encode
+from training.evaluation import predict_logits
+from training.geometry import geometry_of
+from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+
+HOLDOUT_TEXTS = 4000
+OWN_SETTINGS = (
+    "head_size",
+    "heads_per_layer",
+    "neurons_per_layer",
+    "embedding_size",
+    "pooler_activation",
+    "model_type",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """The dense checkpoint and the encoded texts. `leaked`: dense training has seen the holdout."""
+
+    checkpoint: MaskedCheckpoint
+    digest: str
+    train: Sequence[EncodedExample]
+    judged: dict[str, Sequence[EncodedExample]]
+    pad_id: int
+    leaked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a model is and what it answers; a character of `correct` is one example, 1 when it was right."""
+
+    heads_L: tuple[int, ...]
+    neurons_L: tuple[int, ...]
+    encoder_sparsity: float
+    correct: dict[str, str]
+
+    def accuracy(self, split: str) -> float:
+        return share_right(self.correct[split])
+
+
+def share_right(correct: str) -> float:
+    return correct.count("1") / len(correct)
+
+
+def load_bench(dense: Path, data_dir: Path, holdout_texts: int) -> Bench:
+    checkpoint = load_checkpoint(dense)
+    data = load_data(DataConfig(task=checkpoint.run.task.name, data_dir=data_dir))
+    train, holdout = hold_out(data.train, holdout_texts)
+    length = checkpoint.run.max_length
+    return Bench(
+        checkpoint=checkpoint,
+        digest=weights_digest(dense),
+        train=encode(train, checkpoint.tokenizer, length),
+        judged={
+            "validation": encode(data.validation, checkpoint.tokenizer, length),
+            "holdout": encode(holdout, checkpoint.tokenizer, length),
+        },
+        pad_id=checkpoint.tokenizer.pad_token_id,
+        leaked=checkpoint.run.num_train > len(train),
+    )
+
+
+def hold_out(examples: Sequence[Example], texts: int) -> tuple[list[Example], list[Example]]:
+    """What is left for training, and the texts with the smallest sha256, each once, in that order.
+
+    A text that stands there several times is held out in all its rows.
+    """
+    rows: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        rows[hashlib.sha256(f"{example.text}{example.text_pair or ''}".encode()).hexdigest()].append(example)
+    chosen = sorted(rows)[:texts]
+    held = set(chosen)
+    train = [example for digest, group in rows.items() if digest not in held for example in group]
+    return train, [rows[digest][0] for digest in chosen]
+
+
+def weights_digest(folder: Path) -> str:
+    """Of the weights and masks: which model it is, wherever it lies."""
+    sha256 = hashlib.sha256()
+    for name in ("model.safetensors", "masks.safetensors"):
+        sha256.update((folder / name).read_bytes())
+    return sha256.hexdigest()
+
+
+def judge(bench: Bench, model: SparseBertForSequenceClassification) -> Verdict:
+    """In float32, on the compact model."""
+    dense, own = geometry_of(bench.checkpoint.model), geometry_of(model)
+    kept = sum(weight.numel() for weight in model.bert.encoder.parameters())
+    if kept != own.encoder_parameters():
+        raise ValueError(f"the model has {kept} encoder parameters but its configuration says {own}")
+    correct = {}
+    for name, examples in bench.judged.items():
+        answers_N = predict_logits(model, examples, bench.pad_id).argmax(dim=-1).tolist()
+        pairs = zip(answers_N, examples, strict=True)
+        correct[name] = "".join("1" if answer == example.label else "0" for answer, example in pairs)
+    return Verdict(
+        heads_L=own.heads_L,
+        neurons_L=own.neurons_L,
+        encoder_sparsity=own.encoder_sparsity(dense),
+        correct=correct,
+    )
+
+
+def judge_ours(bench: Bench, folder: Path) -> tuple[Verdict, MaskedCheckpoint]:
+    """Raises ValueError when the checkpoint was trained on the holdout although the dense one was not."""
+    checkpoint = load_checkpoint(folder)
+    if not bench.leaked and checkpoint.run.num_train > len(bench.train):
+        raise ValueError(f"{folder} was trained on {checkpoint.run.num_train} texts, the holdout among them")
+    return judge(bench, compact(checkpoint.model, checkpoint.masks)), checkpoint
+
+
+def as_hugging_face(model: SparseBertForSequenceClassification) -> BertForSequenceClassification:
+    """The same dense model as the class that the peers were written for."""
+    config = model.config
+    if config.pooler_activation != "tanh" or config.embedding_size != config.hidden_size:
+        raise ValueError("only a BERT can be given to the peers")
+    values = {name: value for name, value in config.to_dict().items() if name not in OWN_SETTINGS}
+    theirs = BertForSequenceClassification(BertConfig(**values, attn_implementation="eager"))
+    theirs.load_state_dict(model.state_dict(), strict=True)
+    return theirs.eval()
+
+
+def as_sparse(model: BertForSequenceClassification, like: SparseBertConfig) -> SparseBertForSequenceClassification:
+    """A Hugging Face BERT, cut or not, as ours: weight names are the same, sizes are read off the weights."""
+    layers = model.bert.encoder.layer
+    values = like.to_dict() | {
+        "heads_per_layer": [layer.attention.self.query.weight.shape[0] // like.head_size for layer in layers],
+        "neurons_per_layer": [layer.intermediate.dense.weight.shape[0] for layer in layers],
+    }
+    ours = SparseBertForSequenceClassification(SparseBertConfig(**values))
+    ours.load_state_dict(model.state_dict(), strict=True)
+    ours.set_attn_implementation("eager")
+    _same_answers(model, ours.eval())
+    return ours
+
+
+@torch.inference_mode()
+def _same_answers(theirs: BertForSequenceClassification, ours: SparseBertForSequenceClassification) -> None:
+    """Raises ValueError when a cut model is not the function that its peer believes it to be."""
+    ids = torch.arange(1000, 1024).view(2, 12)
+    gap = (theirs.eval()(input_ids=ids).logits - ours(input_ids=ids).logits).abs().max()
+    if gap > 1e-3:
+        raise ValueError(f"the peer's model and its copy differ by {gap:.2g}")
