@@ -14,7 +14,7 @@ from training.batching import Batch
 from training.selection import KeepFloor
 
 TOLERANCE = 0.01  # of encoder sparsity
-FLOOR = KeepFloor()
+FLOOR = KeepFloor(heads=1, neurons=16)
 
 
 class Pruner(Protocol):

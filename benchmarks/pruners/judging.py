@@ -5,7 +5,6 @@ counted on the model that is judged. Knows nothing about how a model was pruned.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from export.compaction import compact
 from sparsebert.checkpoint import Example
 from training.batching import EncodedExample
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
-from training.data import DataConfig, load_data
+from training.compaction import compact
+from training.data import HOLDOUT, DataConfig, load_data
 from training.encoding import encode
 from training.evaluation import predict_logits
 from training.geometry import geometry_of
@@ -65,34 +64,19 @@ def share_right(correct: str) -> float:
 
 def load_bench(dense: Path, data_dir: Path, holdout_texts: int) -> Bench:
     checkpoint = load_checkpoint(dense)
-    data = load_data(DataConfig(task=checkpoint.run.task.name, data_dir=data_dir))
-    train, holdout = hold_out(data.train, holdout_texts)
-    length = checkpoint.run.max_length
+    data = load_data(DataConfig(task=checkpoint.run.task.name, data_dir=data_dir, holdout=holdout_texts))
+
+    def tokens(examples: Sequence[Example]) -> list[EncodedExample]:
+        return encode(examples, checkpoint.tokenizer, checkpoint.run.max_length).examples
+
     return Bench(
         checkpoint=checkpoint,
         digest=weights_digest(dense),
-        train=encode(train, checkpoint.tokenizer, length),
-        judged={
-            "validation": encode(data.validation, checkpoint.tokenizer, length),
-            "holdout": encode(holdout, checkpoint.tokenizer, length),
-        },
+        train=tokens(data.train),
+        judged={"validation": tokens(data.validation), HOLDOUT: tokens(data.others[HOLDOUT])},
         pad_id=checkpoint.tokenizer.pad_token_id,
-        leaked=checkpoint.run.num_train > len(train),
+        leaked=checkpoint.run.num_train > len(data.train),
     )
-
-
-def hold_out(examples: Sequence[Example], texts: int) -> tuple[list[Example], list[Example]]:
-    """What is left for training, and the texts with the smallest sha256, each once, in that order.
-
-    A text that stands there several times is held out in all its rows.
-    """
-    rows: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        rows[hashlib.sha256(f"{example.text}{example.text_pair or ''}".encode()).hexdigest()].append(example)
-    chosen = sorted(rows)[:texts]
-    held = set(chosen)
-    train = [example for digest, group in rows.items() if digest not in held for example in group]
-    return train, [rows[digest][0] for digest in chosen]
 
 
 def weights_digest(folder: Path) -> str:

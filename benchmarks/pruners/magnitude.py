@@ -9,13 +9,13 @@ from transformers import BertForSequenceClassification, PreTrainedModel
 
 from benchmarks.pruners.cutting import FLOOR
 from benchmarks.pruners.judging import as_sparse
-from export.compaction import compact
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
 from training.batching import Batch
+from training.compaction import compact
 from training.importance import UnitScores
 from training.modeling import SparseBertConfig
-from training.selection import select_units
+from training.selection import SelectionRules, select_units
 
 
 class Magnitude:
@@ -33,7 +33,7 @@ class Magnitude:
     ) -> PreTrainedModel:
         heads_LH, neurons_LF = zip(*map(self._norms, model.bert.encoder.layer), strict=True)
         scores = UnitScores(np.stack(heads_LH), np.stack(neurons_LF))  # select_units divides by parameters
-        masks = select_units(scores, self._geometry, sparsity, FLOOR)
+        masks = select_units(scores, self._geometry, sparsity, SelectionRules(floor=FLOOR))
         if last:
             return compact(as_sparse(model, self._config), masks)
         _zero(model, masks, self._geometry.head_size)

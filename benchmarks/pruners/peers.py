@@ -44,7 +44,13 @@ from benchmarks.pruners.judging import (
 from benchmarks.pruners.recovery import Budget, Recovery, autocast
 from benchmarks.pruners.report import write_tables
 from benchmarks.pruners.variants import PRUNERS, new_pruner
-from training.distillation import DistillationConfig, DistillationObjective, LabelObjective, Objective
+from training.distillation import (
+    DistillationConfig,
+    DistillationObjective,
+    LabelObjective,
+    Objective,
+    TeacherAnswers,
+)
 from training.evaluation import predict_logits
 from training.loop import LoopConfig
 
@@ -164,7 +170,7 @@ def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) ->
     seconds: dict[tuple[float, int], float] = {}
     for folder in options.ours:
         verdict, checkpoint = judge_ours(bench, folder)
-        asked = float(checkpoint.run.config["pruning"]["schedule"]["final_sparsity"])
+        asked = checkpoint.run.events[-1].target_sparsity
         own = {
             "pruner": "ours", "sparsity": asked, "seed": checkpoint.run.seed, "dense": bench.digest,
             "holdout_texts": options.holdout_texts, "weights": weights_digest(folder),
@@ -221,8 +227,8 @@ def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
 
 
 def _our_settings(bench: Bench) -> LoopConfig:
-    """The optimiser settings of our pruning stage, as the dense checkpoint's run has them."""
-    return LoopConfig(**bench.checkpoint.run.config["sparse"])
+    """The optimiser settings with which ours recovers, as the dense checkpoint's run has them."""
+    return LoopConfig(**bench.checkpoint.run.config["recovery"])
 
 
 def _objective(bench: Bench, name: str, folder: Path) -> Objective:
@@ -235,7 +241,7 @@ def _objective(bench: Bench, name: str, folder: Path) -> Objective:
         save_file({"logits_NC": logits_NC}, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
     config = DistillationConfig(**bench.checkpoint.run.config["distillation"])
-    return DistillationObjective(load_file(path)["logits_NC"], config)
+    return DistillationObjective(TeacherAnswers(load_file(path)["logits_NC"]), config)
 
 
 if __name__ == "__main__":

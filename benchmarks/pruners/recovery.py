@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from benchmarks.pruners.judging import Bench
 from training.batching import Batch, collate, plan_epoch
-from training.distillation import Objective
+from training.distillation import Answer, Objective
 from training.loop import LoopConfig
-from training.run import best_precision
+from training.precision import resolve
 from training.schedule import learning_rate_factor
 
 RESTART_STEPS = 50  # a cut leaves Adam without averages; the learning rate rises again that long
@@ -38,7 +38,7 @@ class Budget:
 
 
 def autocast() -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=best_precision() == "bf16")
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=resolve("auto") == "bf16")
 
 
 class Recovery:
@@ -88,7 +88,7 @@ class Recovery:
             logits_BC = model(
                 input_ids=batch.input_ids, attention_mask=batch.attention_mask, token_type_ids=batch.token_type_ids
             ).logits
-        loss = self._objective.loss(logits_BC, batch.labels_B, batch.indices_B)
+        loss = self._objective.loss(Answer(logits_BC), batch.labels_B, batch.indices_B, ())
         loss.backward()
         trained = [weight for group in optimizer.param_groups for weight in group["params"]]
         nn.utils.clip_grad_norm_(trained, self._settings.max_gradient_norm, error_if_nonfinite=True)

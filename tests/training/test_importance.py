@@ -52,7 +52,7 @@ def test_only_movement_accumulates():
     assert [name for name in IMPORTANCE_NAMES if make_importance(name, 0).accumulates] == ["movement"]
 
 
-def test_magnitude_is_the_norm_of_what_leaves_with_a_unit(model):
+def test_magnitude_is_the_squared_norm_of_what_leaves_with_a_unit(model):
     with torch.no_grad():
         for parameter in model.bert.encoder.parameters():
             parameter.zero_()
@@ -62,8 +62,8 @@ def test_magnitude_is_the_norm_of_what_leaves_with_a_unit(model):
         layer.intermediate.dense.weight[2] = torch.tensor([0, 5.0, 0, 0])
         layer.output.dense.weight[1, 2] = 12.0
     scores = make_importance("magnitude", seed=0).score(signals(model))
-    assert scores.heads_LH.tolist() == [[0, 0], [0, 5]]
-    assert scores.neurons_LF.tolist() == [[0, 0, 0], [0, 0, 13]]
+    assert scores.heads_LH == pytest.approx(np.array([[0, 0], [0, 25]]))
+    assert scores.neurons_LF == pytest.approx(np.array([[0, 0, 0], [0, 0, 169]]))
 
 
 def test_activation_is_what_a_unit_says_times_how_much_is_listened_also_where_it_is_pruned(model):
