@@ -28,6 +28,9 @@ class Command:
 
 COMMANDS = (
     Command(word="train", module="training.cli", extra="train", help="fine-tune a BERT classifier while pruning it"),
+    Command(
+        word="sweep", module="training.sweep.cli", extra="train", help="train a grid of recipes, here or on a cluster"
+    ),
     Command(word="export", module="export.cli", extra="export", help="make a model bundle of a masked checkpoint"),
     Command(
         word="latency-table",
