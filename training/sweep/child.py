@@ -55,7 +55,8 @@ class Child:
         """Ask the process to end, as Ctrl-C does; one that has not begun will not."""
         with self._starting:
             self._stopping.set()
-        self._signal(signal.SIGINT)
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # by what was started in the background
+        self._signal(signal.SIGTERM if ignored else signal.SIGINT)
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """Wait for an interrupted process, and kill it when it takes too long."""
@@ -79,16 +80,17 @@ class Child:
         with self._starting:
             if self._stopping.is_set():
                 return None
-            self._process = subprocess.Popen(  # noqa: S603 - the words are the user's own command
-                [sys.executable, *self._job.command],
-                cwd=self._job.cwd,
-                env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops its children once
-            )
+            with _interrupts_unblocked():
+                self._process = subprocess.Popen(  # noqa: S603 - the words are the user's own command
+                    [sys.executable, *self._job.command],
+                    cwd=self._job.cwd,
+                    env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "PYTHONUNBUFFERED": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(lock,),
+                    start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops its children once
+                )
             return self._process
 
     def _signal(self, number: signal.Signals) -> None:
@@ -110,6 +112,16 @@ def _alone(folder: Path, stopping: Event) -> Iterator[int | None]:
                 yield None
                 return
         yield stream.fileno()  # never unlocked here: closing leaves the lock with a child that still has it
+
+
+@contextmanager
+def _interrupts_unblocked() -> Iterator[None]:
+    """A process that is started here can be interrupted, also where Ray blocks that in its own processes."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _lock(descriptor: int) -> bool:

@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="run on this Ray cluster ('auto', 'HOST:6379', 'ray://HOST:10001'), or on a Ray of this machine "
         "('local'); a point then takes the CPUs of this machine divided by --jobs. DIR, the data and the folder of "
         "this command must be the same on all machines, on a file system with locks such as NFS, and the package "
-        "installed. Needs the extra 'sweep'",
+        "installed; Ray finds the cluster's token as it always does. Needs the extra 'sweep'",
     )
     parser.add_argument(
         "--gpus",

@@ -8,11 +8,12 @@ import importlib
 import logging
 import os
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
 from sparsebert.errors import ConfigError, MissingExtraError
-from training.sweep.child import GRACE_S, Child
+from training.sweep.child import GRACE_S, LOOK_EVERY_S, Child
 from training.sweep.runner import Job, Outcome
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class RayRunner:
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ConfigError(
-                f"--ray {address} cannot be had: {reason}; give the address of a running cluster, or 'local'"
+                f"--ray {address} cannot be had: {reason}; give the address of a running cluster whose token "
+                "Ray can find, or 'local'"
             ) from error
         self._warn_of_machines([node["Resources"] for node in self._ray.nodes() if node["Alive"]])
 
@@ -102,10 +104,15 @@ class RayRunner:
 
 
 def run_child(job: Job, threads: int) -> Outcome:
-    """What a worker does; a task that is cancelled, by an interrupt in this thread, takes its process along."""
+    """What a worker does; a task that is cancelled takes its process along."""
     child = Child(job, threads=threads)
-    try:
-        return child.run()
-    finally:
-        child.interrupt()
-        child.end()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(child.run)
+        try:
+            # Ray cancels with an exception between two instructions of this thread, so none may take long.
+            while not wait([future], timeout=LOOK_EVERY_S).done:
+                pass
+            return future.result()
+        finally:
+            child.interrupt()
+            child.end()
