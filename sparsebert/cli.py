@@ -35,6 +35,9 @@ COMMANDS = (
         extra="train",
         help="measure what each head, FFN and block costs when it is removed",
     ),
+    Command(
+        word="sweep", module="training.sweep.cli", extra="train", help="train a grid of recipes, here or on a cluster"
+    ),
     Command(word="export", module="export.cli", extra="export", help="make a model bundle of a masked checkpoint"),
     Command(
         word="latency-table",

@@ -153,7 +153,7 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
         recovery=replace(recipe.recovery, **pruned, **_given(epochs=options.recovery_epochs)),
         pruning=_pruning(recipe, options),
         budget=_budget(recipe, options),
-        search=None if options.max_drop is None else SearchConfig(max_drop=options.max_drop),
+        search=_search(options),
         distillation=replace(
             recipe.distillation,
             **_given(
@@ -192,6 +192,8 @@ def _pruning(recipe: TrainConfig, options: argparse.Namespace) -> Any:
 
 
 def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
+    if options.sparsity == (0.0,):  # whatever else is asked for
+        return BudgetConfig()
     if options.target_speedup is not None:
         if options.sparsity is not None or options.budget is not None:
             raise ConfigError("give either --target-speedup or --sparsity, not both")
@@ -202,8 +204,13 @@ def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
         return BudgetConfig(shares=shares, cost="latency", latency=choice)
     if options.latency_table is not None or options.latency_at is not None:
         raise ConfigError("--latency-table is used with --target-speedup only")
-    dense_only = options.sparsity == (0.0,)
-    return replace(recipe.budget, **_given(shares=() if dense_only else options.sparsity, cost=options.budget))
+    return replace(recipe.budget, **_given(shares=options.sparsity, cost=options.budget))
+
+
+def _search(options: argparse.Namespace) -> SearchConfig | None:
+    if options.max_drop is None or options.sparsity == (0.0,):
+        return None
+    return SearchConfig(max_drop=options.max_drop)
 
 
 def _numbers(words: str) -> tuple[float, ...]:

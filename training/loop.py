@@ -191,7 +191,8 @@ class StageLoop:
         if self._step % self._steps_per_epoch == 0 or self._step == self._num_steps:
             self._evaluate()
             self._show(bar)
-        if self._snapshot.is_due(self._clock_s()) or self._step == self._num_steps:
+        ended = self._step % self._steps_per_epoch == 0 or self._step == self._num_steps
+        if self._snapshot.is_due(self._clock_s()) or ended:
             self._save()
 
     def _show(self, bar: "tqdm[Any]") -> None:

@@ -15,6 +15,9 @@ from training.flags import build_config
 from training.flags import build_parser as train_parser
 from training.prune_cli import build_parser as prune_parser
 from training.sensitivity_cli import build_parser as sensitivity_parser
+from training.sweep.cli import build_parser as sweep_parser
+from training.sweep.cli import read_axes, split_words
+from training.sweep.plan import plan_sweep
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -39,6 +42,13 @@ def test_every_command_is_shown():
 def test_train_lines(words, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     build_config(train_parser().parse_args(words))
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "sweep"], ids=" ".join)
+def test_sweep_lines(words):
+    own, shared = split_words(words)
+    options = sweep_parser().parse_args(own)
+    plan_sweep(read_axes(options.grid, options.seeds), shared)
 
 
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "export"], ids=" ".join)
