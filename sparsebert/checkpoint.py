@@ -9,7 +9,7 @@ Knows nothing about PyTorch; `training.checkpoint` reads and writes the weights.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +31,9 @@ CHECKPOINT_FILES = (
     EXAMPLES_FILE,
     CALIBRATION_FILE,
 )
+
+
+T = TypeVar("T")
 
 
 class _Record(BaseModel):
@@ -138,7 +141,7 @@ def read_examples(checkpoint: Path, name: str = EXAMPLES_FILE) -> tuple[Example,
         raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
 
 
-def evenly_spaced(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
+def evenly_spaced(examples: Sequence[T], count: int) -> tuple[T, ...]:
     """`count` of the examples, evenly spaced and in their order, or all of them when there are no more."""
     if len(examples) <= count:
         return tuple(examples)

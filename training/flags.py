@@ -104,6 +104,10 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--reactivation", action=argparse.BooleanOptionalAction, default=None, help="whether pruned units may come back"
     )
+    group.add_argument(
+        "--repair", action=argparse.BooleanOptionalAction, default=None,
+        help="whether the weights that are left are solved anew when masks change in the last step (one-shot)",
+    )  # fmt: skip
     group.add_argument("--regularizer", choices=DEFAULT_STRENGTH, help="what drives units to zero besides")
     group.add_argument("--regularizer-strength", type=float, metavar="W", help="its weight in the loss")
     group.add_argument("--temperature", type=float, metavar="T", help="of the dense teacher's answers")
@@ -185,7 +189,8 @@ def _pruning(recipe: TrainConfig, options: argparse.Namespace) -> Any:
             pruning.regularizer, **_given(name=options.regularizer, strength=options.regularizer_strength)
         ),
         **_given(
-            importance=options.importance, reactivation=options.reactivation, update_every_steps=options.update_every,
+            importance=options.importance, reactivation=options.reactivation,
+            repair=options.repair, update_every_steps=options.update_every,
             score_decay=options.score_decay,
         ),
     )  # fmt: skip

@@ -125,6 +125,11 @@ class StageLoop:
         self._model: Any = accelerator.prepare(model)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
+    @property
+    def num_steps(self) -> int:
+        """The optimiser steps of the whole stage."""
+        return self._num_steps
+
     def run(self) -> float:
         """Train to the end and return the accuracy on the validation split."""
         torch.manual_seed(self._seed + self._accelerator.process_index)

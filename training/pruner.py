@@ -3,11 +3,13 @@
 Knows nothing about optimisers or data. L layers, H heads, F neurons.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sparsebert.checkpoint import PruningEvent
 from sparsebert.errors import ConfigError
@@ -26,13 +28,17 @@ from training.units import scale_units
 
 @dataclass(frozen=True, kw_only=True)
 class PruningConfig:
-    """By what units are judged, how fast and by which rules they leave, and whether they may come back."""
+    """By what units are judged, how fast and by which rules they leave, and whether they may come back.
+
+    `repair`: when masks change in the last step, the weights that are left are solved anew (`training.repair`).
+    """
 
     importance: ImportanceName = "fisher"
     ramp: RampConfig = field(default_factory=RampConfig)
     rules: SelectionRules = field(default_factory=SelectionRules)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
     reactivation: bool = True
+    repair: bool = True
     update_every_steps: int = 20
     score_decay: float = 0.95
 
@@ -79,6 +85,7 @@ class Pruner:
         self._scores = RunningScores(None if self._importance.accumulates else config.score_decay)
         self._regularizer = make_regularizer(config.regularizer, self.gates, dense)
         self._finished = False
+        self._changed_at, self._before = -1, masks
         self._importance.attach(model)
 
     @property
@@ -134,6 +141,7 @@ class Pruner:
         new = select_units(scores, self._dense, share, self._config.rules, self._cost, available)
         self.gates.set_masks(new)
         if not new.equals(old):
+            self._changed_at, self._before = step, old
             self.events.append(mask_change(old, new, step, share, self.encoder_sparsity))
 
     def _finish(self) -> None:
@@ -144,12 +152,17 @@ class Pruner:
         self.gates.fix()
         self._importance.detach()
 
+    def masks_before(self, num_steps: int) -> MaskSet | None:
+        """The masks before the last change, when that was made in the last of `num_steps` steps; else None."""
+        return self._before if self._changed_at == num_steps else None
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as tensors and plain values."""
-        masks, scores = self.gates.masks, self._scores.state()
+        scores = self._scores.state()
         return {
-            "heads_LH": torch.from_numpy(masks.heads_LH),
-            "neurons_LF": torch.from_numpy(masks.neurons_LF),
+            "masks": _as_tensors(self.gates.masks),
+            "before": _as_tensors(self._before),
+            "changed_at": self._changed_at,
             "scores": None if scores["sum"] is None else [torch.from_numpy(array) for array in scores["sum"]],
             "weight": scores["weight"],
             "gates": self.gates.state_dict(),
@@ -160,7 +173,8 @@ class Pruner:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a saved state; the model's weights are restored by who owns them."""
-        self.gates.set_masks(MaskSet(heads_LH=state["heads_LH"].numpy(), neurons_LF=state["neurons_LF"].numpy()))
+        self.gates.set_masks(_as_masks(state["masks"]))
+        self._before, self._changed_at = _as_masks(state["before"]), state["changed_at"]
         scores = state["scores"]
         self._scores.restore(
             {
@@ -177,6 +191,14 @@ class Pruner:
             self._finished = True
             self.gates.fix()
             self._importance.detach()
+
+
+def _as_tensors(masks: MaskSet) -> list[Tensor]:
+    return [torch.from_numpy(masks.heads_LH), torch.from_numpy(masks.neurons_LF)]
+
+
+def _as_masks(tensors: Sequence[Tensor]) -> MaskSet:
+    return MaskSet(heads_LH=tensors[0].numpy(), neurons_LF=tensors[1].numpy())
 
 
 def masked_geometry(dense: Geometry, masks: MaskSet) -> Geometry:

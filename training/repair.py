@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,25 +56,28 @@ def repaired(
     examples: Sequence[EncodedExample],
     pad_id: int,
     *,
+    before: MaskSet | None = None,
     ridge: float = RIDGE,
     on_block: Callable[[], object] = lambda: None,
 ) -> tuple[SparseBertForSequenceClassification, tuple[BlockRepair, ...]]:
     """A dense-shaped model to be run with `masks`, and what was gained in each block; `model` stays as it is.
 
-    The states of all examples are kept, twice tokens * D floats. `on_block` is called after each block.
+    What is to be said again is what `model` says under the masks `before` (None: nothing is pruned). The states of
+    all examples are kept, twice tokens * D floats. `on_block` is called after each block.
     """
     new = deepcopy(model).eval()
+    before = before or _nothing_pruned(masks)
     batches = [_start(model, examples, indices_B, pad_id) for indices_B in _plan(examples)]
     repairs: list[BlockRepair] = []
     for dense, masked in zip(blocks_of(model), blocks_of(new, masks), strict=True):
         kept_U = masked.kept_U(masks)
         if kept_U.any():
-            repairs.append(_repair_block(dense, masked, kept_U, batches, ridge))
+            repairs.append(_repair_block(dense, masked, dense.kept_U(before), kept_U, batches, ridge))
             for states in batches:
                 states.masked_BTD = masked.output(_kept_units(masked, kept_U, states), states.masked_BTD)
-        else:  # a block without units is identity
+        elif (before_U := dense.kept_U(before)).any():  # a block without units is identity
             for states in batches:
-                _advance_dense(dense, states)
+                _advance_dense(dense, before_U, states)
         on_block()
     return new, tuple(repairs)
 
@@ -91,7 +95,7 @@ def _start(
 
 
 def _repair_block(
-    dense: Block, masked: Block, kept_U: BoolArray, batches: Sequence[_States], ridge: float
+    dense: Block, masked: Block, before_U: BoolArray, kept_U: BoolArray, batches: Sequence[_States], ridge: float
 ) -> BlockRepair:
     """Change the output projection of `masked`, and bring the dense states one block further."""
     projection = masked.output.dense
@@ -101,7 +105,7 @@ def _repair_block(
     for states in batches:
         rows_BT = _rows(masked, states.is_token_BT)
         residual_BTD = states.dense_BTD
-        wanted_BTD = _advance_dense(dense, states)
+        wanted_BTD = _advance_dense(dense, before_U, states)
         units_BTU = _kept_units(masked, kept_U, states)
         lack_BTD = wanted_BTD - (projection(units_BTU) + states.masked_BTD)
         sums.add(units_BTU[rows_BT][:, columns], lack_BTD[rows_BT])
@@ -116,9 +120,14 @@ def _repair_block(
     )
 
 
-def _advance_dense(dense: Block, states: _States) -> Tensor:
+def _nothing_pruned(masks: MaskSet) -> MaskSet:
+    return MaskSet(heads_LH=np.ones_like(masks.heads_LH), neurons_LF=np.ones_like(masks.neurons_LF))
+
+
+def _advance_dense(dense: Block, before_U: BoolArray, states: _States) -> Tensor:
     """The dense block's output before its LayerNorm [B, T, D]; the states go on behind it."""
-    output_BTD = dense.output.dense(dense.units(states.dense_BTD, states.mask)) + states.dense_BTD
+    units_BTU = dense.units(states.dense_BTD, states.mask) * as_factor(before_U, states.dense_BTD.device)
+    output_BTD = dense.output.dense(units_BTU) + states.dense_BTD
     states.dense_BTD = dense.output.LayerNorm(output_BTD)
     return cast(Tensor, output_BTD)
 

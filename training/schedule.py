@@ -30,8 +30,8 @@ def _logistic(value: float) -> float:
 
 
 def _one_shot(progress: float) -> float:
-    """Everything as soon as the warm-up is over."""
-    return 1.0 if progress > 0.0 else 0.0
+    """Everything at the end: the masks change once, when the tail begins."""
+    return 1.0 if progress >= 1.0 else 0.0
 
 
 SHAPES: dict[ShapeName, Callable[[float], float]] = {

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from sparsebert.checkpoint import read_run
+from sparsebert.checkpoint import evenly_spaced, read_run
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
@@ -21,11 +22,12 @@ from training.compaction import compact, expand
 from training.config import TrainConfig
 from training.distillation import DistillationObjective, LabelObjective, Objective
 from training.geometry import geometry_of
-from training.judging import Trained, cost_of, save_stage
+from training.judging import CALIBRATION_EXAMPLES, Trained, cost_of, save_stage
 from training.loading import load_dense
 from training.loop import LoopConfig, StageLoop
 from training.modeling import SparseBertForSequenceClassification
 from training.pruner import Pruner
+from training.repair import repaired
 from training.schedule import SparsityRamp
 from training.selection import check_share
 from training.teacher import answers_of_teacher
@@ -107,6 +109,9 @@ class Stages:
         )  # fmt: skip
         loop = self._loop(name, before.model, self._config.sparse, objective, fingerprint, pruner=pruner)
         loop.run()
+        changed_last = pruner.masks_before(loop.num_steps)
+        if self._config.pruning.repair and changed_last is not None:
+            self._repair(before.model, changed_last, pruner.gates.masks)
         reached = pruner.removed_share
         if abs(reached - ramp.final) > TOLERANCE * (1 - ramp.final):
             logger.warning(
@@ -119,6 +124,16 @@ class Stages:
             evaluations=loop.evaluations,
             events=pruner.events,
         )
+
+    def _repair(self, model: SparseBertForSequenceClassification, before: MaskSet, masks: MaskSet) -> None:
+        """Let what is left say what was said before the masks changed last."""
+        splits = self._shop.splits
+        plain = self._shop.unwrapped(model)
+        plain.to(self._shop.accelerator.device)
+        texts = evenly_spaced(splits.train, CALIBRATION_EXAMPLES)
+        with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=None) as bar:
+            new, _ = repaired(plain, masks, texts, splits.pad_id, before=before, on_block=bar.update)
+        plain.load_state_dict(new.state_dict())
 
     def _recover(
         self,

@@ -122,3 +122,19 @@ def test_what_is_read_on_follows_from_the_last_attention_that_is_kept(model):
     assert [block.is_read_whole for block in blocks_of(model, masks)] == [True] * 2 + [False] * 4
     nothing = masks_without(heads=[(layer, head) for layer in range(3) for head in range(4)])
     assert [block.is_read_whole for block in blocks_of(model, nothing)] == [False] * 6
+
+
+def test_what_was_pruned_before_is_no_lack(model):
+    before = masks_without(heads=[(0, 1)], neurons=[(1, 3)])
+    new, repairs = repaired(model, before, EXAMPLES, pad_id=0, before=before)
+    assert all(repair.error_before == pytest.approx(0.0, abs=1e-9) for repair in repairs)
+    assert torch.allclose(logits(new, before), logits(model, before), atol=1e-5)
+
+
+def test_a_block_that_was_gone_stays_gone(model):
+    before = masks_without(heads=[(1, head) for head in range(4)])
+    after = masks_without(heads=[(1, head) for head in range(4)], neurons=[(2, 5)])
+    new, repairs = repaired(model, after, EXAMPLES, pad_id=0, before=before)
+    assert [(repair.layer, repair.kind) for repair in repairs][2] == (1, "ffn")
+    gap, gap_before = (float((logits(one, after) - logits(model, before)).abs().mean()) for one in (new, model))
+    assert gap <= gap_before
