@@ -119,9 +119,19 @@ def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:
     return {
         "checkpoint": f"{report['stage']} stage of {report['model']}, seed {report['seed']}",
         "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
-        "quality": f"accuracy {100 * report['accuracy']:.2f}% on {report['num_validation']} examples",
+        "quality": "; ".join(_judged(split, metrics) for split, metrics in report["metrics"].items()),
         "pruning": f"{len(report['events'])} changes of the masks, {returned} units came back",
     }
+
+
+def _judged(split: str, metrics: dict[str, Any]) -> str:
+    text = f"accuracy {100 * metrics['accuracy']:.2f}% on {metrics['num_examples']} {split} examples"
+    if metrics["f1"] is not None:
+        text += f", F1 {100 * metrics['f1']:.2f}%"
+    if metrics["difference"] is not None:
+        low, high = 100 * metrics["difference_low"], 100 * metrics["difference_high"]
+        text += f", {100 * metrics['difference']:+.2f} points against dense (95% interval {low:+.2f} to {high:+.2f})"
+    return text
 
 
 def _layer_table(geometry: Geometry, dense: Geometry) -> list[str]:
