@@ -275,12 +275,14 @@ class StageLoop:
         """In the first process alone: the clocks of others would have them wait for it at other steps."""
         if not all(bool(parameter.isfinite().all()) for parameter in self._plain.parameters()):
             raise self._diverged(math.nan)
+        scaler = self._accelerator.scaler  # of fp16
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._snapshot.save(
             {
                 "step": self._step,
                 "model": self._plain.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
                 "pruner": None if self._pruner is None else self._pruner.state(),
                 "evaluations": [point.model_dump() for point in self.evaluations],
@@ -298,6 +300,8 @@ class StageLoop:
         self.duration_s = state["duration_s"]
         self._plain.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
         if self._accelerator.num_processes == 1:
             torch.set_rng_state(state["random"]["cpu"])
             if state["random"]["cuda"]:
