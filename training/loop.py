@@ -4,6 +4,7 @@ Knows nothing about files of data, checkpoints or what the stage is for. B texts
 """
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
@@ -122,6 +124,9 @@ class StageLoop:
             pruner.gates.to(accelerator.device)
         optimizer = self._new_optimizer(model)
         self._plain = model
+        accelerator.ddp_handler = DistributedDataParallelKwargs(
+            broadcast_buffers=False, find_unused_parameters=pruner is not None and pruner.may_skip_blocks
+        )
         self._model: Any = accelerator.prepare(model)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
@@ -191,31 +196,36 @@ class StageLoop:
         return self._objective.loss(Answer(output.logits, states), batch.labels_B, indices_B, self._alive_L())
 
     def _after_step(self, bar: "tqdm[Any]") -> None:
-        if self._step % CHECK_EVERY_STEPS == 0:
-            self._show(bar)
         if self._step % self._steps_per_epoch == 0 or self._step == self._num_steps:
             self._evaluate()
-            self._show(bar)
+            self._show(bar, self.evaluations[-1].training_loss)
+        elif self._step % CHECK_EVERY_STEPS == 0:
+            self._show(bar, self._mean_loss())
+        if not self._accelerator.is_main_process:
+            return
         ended = self._step % self._steps_per_epoch == 0 or self._step == self._num_steps
         if self._snapshot.is_due(self._clock_s()) or ended:
             self._save()
 
-    def _show(self, bar: "tqdm[Any]") -> None:
-        loss, removed = self._mean_loss(), self._sparsity()
+    def _show(self, bar: "tqdm[Any]", loss: float) -> None:
+        removed = self._sparsity()
         accuracy_text = f"{self.evaluations[-1].accuracy:.1%}" if self.evaluations else "?"
         bar.set_postfix(loss=f"{loss:.3f}", pruned=f"{removed:.0%}", accuracy=accuracy_text)
         values = {f"{self._name}/loss": loss, f"{self._name}/encoder_sparsity": removed}
         self._track(values, self._step)
 
     def _mean_loss(self) -> float:
-        """The mean loss since the last evaluation. Raises TrainingError when it is not a number."""
-        mean = float(self._loss_sum) / max(1, self._loss_steps)
-        if mean != mean or mean in (float("inf"), float("-inf")):
-            raise TrainingError(
-                f"the loss of stage {self._name!r} is {mean} before step {self._step}; nothing of these steps was "
-                f"saved. Lower --learning-rate (now {self._config.learning_rate:g}) and run again"
-            )
+        """The mean loss since the last evaluation, over all processes. Raises TrainingError when it is not a number."""
+        mean = float(self._accelerator.reduce(self._loss_sum, "mean")) / max(1, self._loss_steps)
+        if not math.isfinite(mean):
+            raise self._diverged(mean)
         return mean
+
+    def _diverged(self, loss: float) -> TrainingError:
+        return TrainingError(
+            f"the loss of stage {self._name!r} is {loss} before step {self._step}; nothing of these steps was "
+            f"saved. Lower --learning-rate (now {self._config.learning_rate:g}) and run again"
+        )
 
     def _evaluate(self) -> None:
         loss = self._mean_loss()
@@ -268,16 +278,17 @@ class StageLoop:
         return torch.optim.AdamW(groups, fused=True)
 
     def _save(self) -> None:
-        self._mean_loss()  # a snapshot never holds weights that a NaN has spoilt
-        self._accelerator.wait_for_everyone()
-        if not self._accelerator.is_main_process:
-            return
+        """In the first process alone: the clocks of others would have them wait for it at other steps."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self._plain.parameters()):
+            raise self._diverged(math.nan)
+        scaler = self._accelerator.scaler  # of fp16
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._snapshot.save(
             {
                 "step": self._step,
                 "model": self._plain.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
                 "pruner": None if self._pruner is None else self._pruner.state(),
                 "evaluations": [point.model_dump() for point in self.evaluations],
@@ -295,6 +306,8 @@ class StageLoop:
         self.duration_s = state["duration_s"]
         self._plain.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
         if self._accelerator.num_processes == 1:
             torch.set_rng_state(state["random"]["cpu"])
             if state["random"]["cuda"]:

@@ -87,11 +87,14 @@ class Gates(nn.Module):
         kinds = []
         for gate, values in zip(drawn, zip(*leaves, strict=True), strict=True):
             own_LBU = torch.cat([_gradient(value) for value in values], dim=1)[:, :, 0] / loss_scale
-            summed = reduce(own_LBU.sum(dim=1))
+            own_sum = own_LBU.sum(dim=1)
             if gate.requires_grad:
-                torch.autograd.backward(gate, summed * loss_scale)
-            own_LBU = own_LBU * own_LBU.shape[1]  # of the text's loss, not of its share in the mean
-            kinds.append((summed, reduce(own_LBU.abs().mean(dim=1)), reduce(own_LBU.square().mean(dim=1))))
+                torch.autograd.backward(gate, own_sum * loss_scale)
+            num_texts = reduce(torch.tensor(float(own_LBU.shape[1])))  # 1 / a text's share in the loss
+            squares = reduce(own_LBU.square().sum(dim=1)) * num_texts
+            kinds.append((reduce(own_sum), reduce(own_LBU.abs().sum(dim=1)), squares))
+        for parameter in self.parameters():  # each process may have drawn other gates
+            parameter.grad = None if parameter.grad is None else reduce(parameter.grad)
         heads, neurons = kinds
         return GateGradients(*(UnitScores(_array(h), _array(n)) for h, n in zip(heads, neurons, strict=True)))
 

@@ -1,14 +1,16 @@
 """In which arithmetic, on which devices and with which tracker does a run compute? accelerate's answer, made ours.
 
-`accelerate launch` tells it how many processes there are; without it there is one.
+`accelerate launch` and `torchrun` tell it how many processes there are; without them there is one.
 """
 
 import logging
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from sparsebert.errors import ConfigError
 from training.config import ArithmeticName, TrainConfig
@@ -16,15 +18,18 @@ from training.tracking import check_tracker, log_folder
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WAIT = timedelta(hours=12)  # while the first process asks the teacher or judges
+
 
 def make_accelerator(config: TrainConfig, output: Path) -> Accelerator:
     """Raises ConfigError for arithmetic that this machine lacks, MissingExtraError for a tracker that is not there."""
     check_tracker(config.track)
     accelerator = Accelerator(
+        cpu=_is_one_of_several() and not torch.accelerator.is_available(),  # accelerate would take it for the only one
         mixed_precision=resolve(config.arithmetic),
         log_with=None if config.track == "none" else config.track,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(log_folder(output))),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # masked blocks are skipped
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
     )
     logger.info(
         "training on %s, precision %s%s", accelerator.device, accelerator.mixed_precision,
@@ -43,3 +48,7 @@ def resolve(name: ArithmeticName) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if native else "no"
+
+
+def _is_one_of_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"

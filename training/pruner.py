@@ -89,6 +89,13 @@ class Pruner:
         self._importance.attach(model)
 
     @property
+    def may_skip_blocks(self) -> bool:
+        """Whether a block may lose all its units; its weights then get no gradients."""
+        floor, masks = self._config.rules.floor, self.gates.masks
+        sizes = (floor.heads, floor.neurons, *masks.kept_heads_L(), *masks.kept_neurons_L())
+        return not all(sizes)
+
+    @property
     def encoder_sparsity(self) -> float:
         """The share of encoder parameters that the masks remove now."""
         return masked_geometry(self._dense, self.gates.masks).encoder_sparsity(self._dense)
