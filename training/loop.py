@@ -26,6 +26,7 @@ from training.evaluation import accuracy, predict_logits
 from training.faults import memory_errors
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification, UnitGates
+from training.optimizer import new_optimizer
 from training.pruner import Pruner
 from training.schedule import learning_rate_factor
 from training.sharding import micro_batches
@@ -122,7 +123,10 @@ class StageLoop:
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
         if pruner is not None:
             pruner.gates.to(accelerator.device)
-        optimizer = self._new_optimizer(model)
+        optimizer = new_optimizer(
+            model, config.learning_rate, config.weight_decay, config.train_embeddings,
+            [] if pruner is None else pruner.parameter_groups(),
+        )  # fmt: skip
         self._plain = model
         accelerator.ddp_handler = DistributedDataParallelKwargs(
             broadcast_buffers=False, find_unused_parameters=pruner is not None and pruner.may_skip_blocks
@@ -261,21 +265,6 @@ class StageLoop:
 
     def _sparsity(self) -> float:
         return self._removed if self._pruner is None else self._pruner.encoder_sparsity
-
-    def _new_optimizer(self, model: SparseBertForSequenceClassification) -> torch.optim.Optimizer:
-        model.bert.embeddings.requires_grad_(self._config.train_embeddings)
-        decayed: list[Tensor] = []
-        others: list[Tensor] = []
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                (others if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
-        peak = {"lr": self._config.learning_rate, "peak_lr": self._config.learning_rate}
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self._config.weight_decay, **peak},
-            {"params": others, "weight_decay": 0.0, **peak},
-        ]
-        groups += [] if self._pruner is None else self._pruner.parameter_groups()
-        return torch.optim.AdamW(groups, fused=True)
 
     def _save(self) -> None:
         """In the first process alone: the clocks of others would have them wait for it at other steps."""

@@ -1,0 +1,38 @@
+"""AdamW over a model's weights and what else is learned: which of them decay, and their peak learning rates.
+
+Knows nothing about schedules or steps.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.modeling import SparseBertForSequenceClassification
+
+
+def new_optimizer(
+    model: SparseBertForSequenceClassification,
+    learning_rate: float,
+    weight_decay: float,
+    train_embeddings: bool,
+    others: Sequence[dict[str, Any]] = (),
+) -> torch.optim.AdamW:
+    """Every group has a `peak_lr`, which a schedule multiplies; biases and LayerNorms do not decay.
+
+    `others` are groups besides the model's. Without `train_embeddings` the embeddings get no gradients at all.
+    """
+    model.bert.embeddings.requires_grad_(train_embeddings)
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if name.endswith("bias") or "LayerNorm" in name else decayed).append(parameter)
+    peak = {"lr": learning_rate, "peak_lr": learning_rate}
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay, **peak},
+        {"params": plain, "weight_decay": 0.0, **peak},
+        *others,
+    ]
+    return torch.optim.AdamW(groups, fused=True)
