@@ -1,0 +1,35 @@
+import pytest
+
+from sparsebert.errors import CheckpointError, TrainingError
+from training.faults import disk_errors, memory_errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_out_of_memory_names_what_to_lower(error):
+    cure = "out of memory: lower --batch-size or --max-length, .* --accumulation 4"
+    with pytest.raises(TrainingError, match=cure), memory_errors():
+        raise error
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors():
+        raise RuntimeError("shapes do not match")
+
+
+def test_what_is_half_written_goes(tmp_path):
+    part, whole = tmp_path / "file.part", tmp_path / "file"
+    whole.write_text("old")
+    with pytest.raises(
+        CheckpointError, match="file.part cannot be written .*No space left.* what was saved before is whole"
+    ):
+        with disk_errors(part):
+            part.write_text("half")
+            raise OSError(28, "No space left on device")
+    assert not part.exists()
+    assert whole.read_text() == "old"
