@@ -25,11 +25,13 @@ def test_other_errors_pass():
 def test_what_is_half_written_goes(tmp_path):
     part, whole = tmp_path / "file.part", tmp_path / "file"
     whole.write_text("old")
-    with pytest.raises(
-        CheckpointError, match="file.part cannot be written .*No space left.* what was saved before is whole"
+    with (
+        pytest.raises(
+            CheckpointError, match="file.part cannot be written .*No space left.* what was saved before is whole"
+        ),
+        disk_errors(part),
     ):
-        with disk_errors(part):
-            part.write_text("half")
-            raise OSError(28, "No space left on device")
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
     assert not part.exists()
     assert whole.read_text() == "old"
