@@ -12,9 +12,9 @@ from training.cli import build_parser
 
 SLURM = Path(__file__).parents[2] / "deploy" / "slurm"
 RECORD = """#!/bin/bash
-printf '%s' "${0##*/}" >> "$CALLS"
-for word; do printf '\\t%s' "$word" >> "$CALLS"; done
-echo >> "$CALLS"
+line=${0##*/}
+for word; do line+=$'\\t'$word; done
+echo "$line" >> "$CALLS"
 """
 WORK = """
 if [[ -n ${HANG:-} ]]; then echo started; exec tail -f /dev/null; fi
