@@ -129,7 +129,7 @@ class StageLoop:
         )  # fmt: skip
         self._plain = model
         accelerator.ddp_handler = DistributedDataParallelKwargs(
-            broadcast_buffers=False, find_unused_parameters=pruner is not None and pruner.may_skip_blocks
+            find_unused_parameters=pruner is not None and pruner.may_skip_blocks
         )
         self._model: Any = accelerator.prepare(model)
         self._optimizer: Any = accelerator.prepare(optimizer)
