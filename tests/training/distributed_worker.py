@@ -104,7 +104,7 @@ def left(model: SparseBertForSequenceClassification, pruner: Pruner) -> dict[str
     state = pruner.state()
     return {
         "weights": row([value for value in model.state_dict().values() if value.is_floating_point()]),
-        "masks": row([state["heads_LH"], state["neurons_LF"]]),
+        "masks": row(state["masks"]),
         "scores": row(state["scores"]),
         "learned": row([torch.zeros(1), *state["gates"].values(), *state["multipliers"]]),
     }
