@@ -131,7 +131,8 @@ class Stages:
         plain = self._shop.unwrapped(model)
         plain.to(self._shop.accelerator.device)
         texts = evenly_spaced(splits.train, CALIBRATION_EXAMPLES)
-        with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=None) as bar:
+        hidden = None if self._shop.accelerator.is_main_process else True
+        with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=hidden) as bar:
             new, _ = repaired(plain, masks, texts, splits.pad_id, before=before, on_block=bar.update)
         plain.load_state_dict(new.state_dict())
 
