@@ -25,6 +25,10 @@ from training.snapshot import SnapshotFile
 
 @pytest.fixture
 def config(bert_dir, reviews_dir) -> TrainConfig:
+    return make_config(bert_dir, reviews_dir)
+
+
+def make_config(bert_dir: Path, reviews_dir: Path) -> TrainConfig:
     return TrainConfig(
         model=str(bert_dir),
         data=DataConfig(data_dir=reviews_dir),
@@ -91,12 +95,17 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "saves", [1, 57, 121, 138, 156, 158, 168]
-)  # dense, sparse from the 121st, recovery from the 157th
-def test_a_killed_run_ends_with_the_same_numbers(config, tmp_path, monkeypatch, saves):
+@pytest.fixture(scope="module")
+def whole_run(bert_dir, reviews_dir, tmp_path_factory) -> Path:
+    """A run that nobody killed."""
     torch.seed()  # whatever was drawn before must not matter
-    run_training(config, tmp_path / "whole")
+    folder = tmp_path_factory.mktemp("whole")
+    run_training(make_config(bert_dir, reviews_dir), folder)
+    return folder
+
+
+@pytest.mark.parametrize("saves", [1, 57, 121, 138, 156, 158])  # dense, sparse from the 121st, recovery from the 157th
+def test_a_killed_run_ends_with_the_same_numbers(config, whole_run, tmp_path, monkeypatch, saves):
     torch.seed()
     with monkeypatch.context() as patch:
         kill_at(patch, saves)
@@ -105,8 +114,8 @@ def test_a_killed_run_ends_with_the_same_numbers(config, tmp_path, monkeypatch, 
     torch.seed()
     run_training(config, tmp_path / "killed")
     for stage in ("dense", "sparse"):
-        assert numbers(tmp_path / "killed" / stage) == numbers(tmp_path / "whole" / stage)
-        whole, killed = (load_file(tmp_path / name / stage / "model.safetensors") for name in ("whole", "killed"))
+        assert numbers(tmp_path / "killed" / stage) == numbers(whole_run / stage)
+        whole, killed = (load_file(run / stage / "model.safetensors") for run in (whole_run, tmp_path / "killed"))
         assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
