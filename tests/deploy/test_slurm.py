@@ -38,7 +38,12 @@ if [[ $* == "show job "* ]]; then echo "JobId=$3 JobState=${STATE:-RUNNING} Reas
     "accelerate": WORK,
     "nvidia-smi": 'echo "${CAPABILITY:-8.0}"\n',
     "ray": "if [[ $1 == start && $* == *--head* ]]; then exec tail -f /dev/null; fi\n",
-    "sparsebert": 'if ((SLURM_JOB_NUM_NODES > 1)); then until grep -q relative "$CALLS"; do :; done; fi\n' + WORK,
+    "sparsebert": """
+if ((SLURM_JOB_NUM_NODES > 1)); then
+    until grep -q -- --head "$CALLS" && grep -q -- --relative "$CALLS"; do :; done
+fi
+"""
+    + WORK,
 }
 JOB = {"SLURM_JOB_ID": "42", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "gpu[07-08]", "VENV": ""}
 
