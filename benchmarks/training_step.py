@@ -19,8 +19,9 @@ from training.backbone import EMBEDDED, resolve_backbone
 from training.geometry import geometry_of
 from training.loading import load_dense
 from training.masking import Gates
-from training.run import best_precision
+from training.precision import resolve
 
+PRECISION = resolve("auto")
 Case = tuple[str, float]
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     cases = list(product(("sdpa", "eager"), (0.1, 0.0)))
     steps = {case: _Step(*case) for case in cases}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, precision {best_precision()}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, precision {PRECISION}")
     print(f"{'shape':>7}  {'attention':<9} {'dropout':>7} {'median_ms':>9} {'x sdpa':>7}")
     for shape in options.shapes:
         batch, tokens = map(int, shape.split("x"))
@@ -55,11 +56,12 @@ class _Step:
         self._optimizer = torch.optim.AdamW((p for p in self._model.parameters() if p.requires_grad), fused=True)
 
     def __call__(self, ids_BT: torch.Tensor, labels_B: torch.Tensor) -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=best_precision() == "bf16"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=PRECISION == "bf16"):
             logits_BC = self._model(
-                input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), gates=self._gates()
+                input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), gates=self._gates(len(ids_BT))
             ).logits
         torch.nn.functional.cross_entropy(logits_BC.float(), labels_B).backward()
+        self._gates.backward()
         self._optimizer.step()
         self._optimizer.zero_grad()
 
