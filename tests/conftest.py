@@ -9,7 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are slower on sever
 
 import csv
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,14 @@ def write_reviews(path: Path, num_rows: int, seed: int) -> None:
             words = [*rng.choices(FILLER, k=rng.randint(2, 9)), rng.choice(GOOD if positive else BAD)]
             rng.shuffle(words)
             rows.writerow([" ".join(words), "yes" if positive else "no"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """Where tests run in the background of a shell, Python finds SIGINT ignored and leaves it so, for children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
