@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ import pytest
 from sparsebert.checkpoint import MASKS_FILE, Example, Metrics, RunRecord
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet, save_masks
+
+
+@pytest.fixture(autouse=True)
+def next_test_chooses_its_arithmetic() -> Iterator[None]:
+    """accelerate keeps one precision for a whole process: each test hands it back."""
+    yield
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
@@ -66,7 +65,6 @@ def tuned_dir(compact_dir, tmp_path_factory) -> Path:
     assert trainer.train().global_step == 2
     assert trainer.evaluate()["eval_loss"] > 0
     trainer.save_model(str(folder / "saved"))
-    AcceleratorState._reset_state(reset_partial_state=True)  # it is the process's: other tests train at bf16
     return folder / "saved"
 
 
