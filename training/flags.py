@@ -31,16 +31,29 @@ DESCRIPTION = (
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its groups are those of the help."""
     parser = argparse.ArgumentParser(prog="sparsebert train", description=DESCRIPTION)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, for example runs/demo")
-    parser.add_argument("--recipe", choices=RECIPES, default="standard", help="named settings (default: standard)")
-    _add_data(parser.add_argument_group("model and data"))
+    add_output(parser)
+    add_data(parser.add_argument_group("model and data"))
     _add_budget(parser.add_argument_group("how much to prune"))
     _add_pruning(parser.add_argument_group("how to prune"))
-    _add_training(parser.add_argument_group("how to train"))
+    training = parser.add_argument_group("how to train")
+    add_dense_training(training)
+    _add_sparse_training(training)
     return parser
 
 
-def _add_data(group: "argparse._ArgumentGroup") -> None:
+def no_flags() -> argparse.Namespace:
+    """What is parsed when none of these flags is given, for a command that has some of them only."""
+    return build_parser().parse_args(["--output", "."])
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Where results go, and which named settings they are made by."""
+    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, for example runs/demo")
+    parser.add_argument("--recipe", choices=RECIPES, default="standard", help="named settings (default: standard)")
+
+
+def add_data(group: "argparse._ArgumentGroup") -> None:
+    """What is trained on what."""
     group.add_argument(
         "--model",
         help="folder or hub name of a BERT, RoBERTa, DistilBERT or ELECTRA; 'minilm' is the embedded MiniLM (default)",
@@ -63,11 +76,16 @@ def _add_data(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_budget(group: "argparse._ArgumentGroup") -> None:
+def add_shares(group: "argparse._ArgumentGroup") -> None:
+    """How much is removed."""
     group.add_argument(
         "--sparsity", type=_numbers, metavar="S[,S...]",
         help="shares of the encoder to remove, one checkpoint each, as in 0.5,0.67; 0 stops after dense",
     )  # fmt: skip
+
+
+def _add_budget(group: "argparse._ArgumentGroup") -> None:
+    add_shares(group)
     group.add_argument("--budget", choices=("parameters", "macs"), help="what the shares count (default: parameters)")
     group.add_argument(
         "--target-speedup", type=_numbers, metavar="X[,X...]",
@@ -117,14 +135,18 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_training(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--epochs", type=float, metavar="N", help="of dense fine-tuning; 0 takes the model as it is")
+def _add_sparse_training(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--prune-epochs", type=float, metavar="N", help="in which units leave, for each target")
     group.add_argument("--recovery-epochs", type=float, metavar="N", help="of the smaller model, for each target")
+    group.add_argument("--prune-learning-rate", type=float, metavar="LR", help="peak rate of pruning and recovery")
+
+
+def add_dense_training(group: "argparse._ArgumentGroup") -> None:
+    """How the dense model is fine-tuned, in which arithmetic, and where the curves go."""
+    group.add_argument("--epochs", type=float, metavar="N", help="of dense fine-tuning; 0 takes the model as it is")
     group.add_argument("--batch-size", type=int, metavar="N", help="texts in a batch, over all processes")
     group.add_argument("--accumulation", type=int, metavar="N", help="micro-batches that make a batch; saves memory")
     group.add_argument("--learning-rate", type=float, metavar="LR", help="peak learning rate of dense fine-tuning")
-    group.add_argument("--prune-learning-rate", type=float, metavar="LR", help="peak rate of pruning and recovery")
     group.add_argument("--dropout", type=float, metavar="P", help="in dense fine-tuning")
     group.add_argument(
         "--train-embeddings",

@@ -24,13 +24,12 @@ from training.batching import EncodedExample, collate, plan_epoch
 from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
 from training.faults import memory_errors
-from training.geometry import geometry_of
-from training.modeling import SparseBertForSequenceClassification, UnitGates
+from training.modeling import SparseBertForSequenceClassification
 from training.optimizer import new_optimizer
-from training.pruner import Pruner
 from training.schedule import learning_rate_factor
 from training.sharding import micro_batches
 from training.snapshot import SnapshotFile
+from training.sparsifier import Sparsifier, Unpruned
 from training.tracking import Track, track_nothing
 
 logger = logging.getLogger(__name__)
@@ -77,10 +76,9 @@ class EncodedSplits:
 class StageLoop:
     """Trains `model` for one stage; `run` may be called again after a kill and ends with the same numbers.
 
-    `removed` is the encoder sparsity of a model that is not masked but smaller.
-
-    The state that decides the numbers is the step, the weights, the optimiser, torch's generators and the
-    pruner; all of it is in the snapshot. The order of batches follows from `seed`, the stage and the epoch alone.
+    `pruner` removes parts of the model meanwhile; None: nothing is removed. The state that decides the numbers is the
+    step, the weights, the optimiser, torch's generators and the pruner; all of it is in the snapshot. The order of
+    batches follows from `seed`, the stage and the epoch alone.
     """
 
     def __init__(
@@ -94,8 +92,7 @@ class StageLoop:
         accelerator: Accelerator,
         snapshot: SnapshotFile,
         seed: int,
-        pruner: Pruner | None = None,
-        removed: float = 0.0,
+        pruner: Sparsifier | None = None,
         track: Track = track_nothing,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -108,8 +105,7 @@ class StageLoop:
         self._accelerator = accelerator
         self._snapshot = snapshot
         self._seed = seed
-        self._pruner = pruner
-        self._removed = removed
+        self._pruner: Sparsifier = Unpruned(model) if pruner is None else pruner
         self._track = track
         self._clock_s = clock_s
         self._lengths = [len(example.token_ids) for example in data.train]
@@ -121,16 +117,12 @@ class StageLoop:
         model.set_dropout(config.dropout)
         if accelerator.device.type == "cpu":
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
-        if pruner is not None:
-            pruner.gates.to(accelerator.device)
+        self._pruner.to(accelerator.device)
         optimizer = new_optimizer(
-            model, config.learning_rate, config.weight_decay, config.train_embeddings,
-            [] if pruner is None else pruner.parameter_groups(),
-        )  # fmt: skip
-        self._plain = model
-        accelerator.ddp_handler = DistributedDataParallelKwargs(
-            find_unused_parameters=pruner is not None and pruner.may_skip_blocks
+            model, config.learning_rate, config.weight_decay, config.train_embeddings, self._pruner.parameter_groups()
         )
+        self._plain = model
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=self._pruner.may_skip_blocks)
         self._model: Any = accelerator.prepare(model)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
@@ -178,9 +170,8 @@ class StageLoop:
                 loss = self._loss(own_B) * weight
                 accelerator.backward(loss)
             self._loss_sum += loss.detach()
-        if self._pruner is not None:
-            scaler = accelerator.scaler
-            self._pruner.after_backward(self._step, self._num_steps, 1.0 if scaler is None else scaler.get_scale())
+        scaler = accelerator.scaler
+        self._pruner.after_backward(self._step, self._num_steps, 1.0 if scaler is None else scaler.get_scale())
         accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -193,11 +184,11 @@ class StageLoop:
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             token_type_ids=batch.token_type_ids,
-            gates=None if self._pruner is None else self._pruner.gates(len(indices_B)),
+            gates=self._pruner.unit_gates(len(indices_B)),
             output_hidden_states=self._objective.needs_states,
         )
         states = None if output.hidden_states is None else [state[:, 0] for state in output.hidden_states[1:]]
-        return self._objective.loss(Answer(output.logits, states), batch.labels_B, indices_B, self._alive_L())
+        return self._objective.loss(Answer(output.logits, states), batch.labels_B, indices_B, self._pruner.alive_L())
 
     def _after_step(self, bar: "tqdm[Any]") -> None:
         if self._step % self._steps_per_epoch == 0 or self._step == self._num_steps:
@@ -212,7 +203,7 @@ class StageLoop:
             self._save()
 
     def _show(self, bar: "tqdm[Any]", loss: float) -> None:
-        removed = self._sparsity()
+        removed = self._pruner.encoder_sparsity
         accuracy_text = f"{self.evaluations[-1].accuracy:.1%}" if self.evaluations else "?"
         bar.set_postfix(loss=f"{loss:.3f}", pruned=f"{removed:.0%}", accuracy=accuracy_text)
         values = {f"{self._name}/loss": loss, f"{self._name}/encoder_sparsity": removed}
@@ -234,13 +225,13 @@ class StageLoop:
     def _evaluate(self) -> None:
         loss = self._mean_loss()
         with torch.no_grad():
-            gates: UnitGates | None = None if self._pruner is None else self._pruner.gates()
+            gates = self._pruner.unit_gates()
         logits_NC = predict_logits(self._plain, self._data.validation, self._data.pad_id, gates)
         point = EvaluationPoint(
             step=self._step,
             accuracy=accuracy(logits_NC, self._data.validation),
             training_loss=loss,
-            encoder_sparsity=self._sparsity(),
+            encoder_sparsity=self._pruner.encoder_sparsity,
         )
         self.evaluations.append(point)
         self._track({f"{self._name}/accuracy": point.accuracy}, self._step)
@@ -253,18 +244,6 @@ class StageLoop:
 
     def _epoch_rng(self, epoch: int) -> random.Random:
         return random.Random(f"{self._seed}/{self._name}/{epoch}")  # noqa: S311 - the order of batches is no secret
-
-    def _alive_L(self) -> list[bool]:
-        if self._pruner is not None:
-            masks = self._pruner.gates.masks
-            sizes = zip(masks.kept_heads_L(), masks.kept_neurons_L(), strict=True)
-        else:
-            geometry = geometry_of(self._plain)
-            sizes = zip(geometry.heads_L, geometry.neurons_L, strict=True)
-        return [bool(heads or neurons) for heads, neurons in sizes]
-
-    def _sparsity(self) -> float:
-        return self._removed if self._pruner is None else self._pruner.encoder_sparsity
 
     def _save(self) -> None:
         """In the first process alone: the clocks of others would have them wait for it at other steps."""
@@ -279,7 +258,7 @@ class StageLoop:
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
-                "pruner": None if self._pruner is None else self._pruner.state(),
+                "pruner": self._pruner.state(),
                 "evaluations": [point.model_dump() for point in self.evaluations],
                 "loss_sum": self._loss_sum.cpu(),
                 "loss_steps": self._loss_steps,
@@ -303,8 +282,7 @@ class StageLoop:
                 torch.cuda.set_rng_state_all(state["random"]["cuda"])
         else:  # the snapshot holds the first process's generators only
             torch.manual_seed(self._seed + 7919 * self._step + self._accelerator.process_index)
-        if self._pruner is not None:
-            self._pruner.restore(state["pruner"])
+        self._pruner.restore(state["pruner"])
         self.evaluations = [EvaluationPoint.model_validate(point) for point in state["evaluations"]]
         self._loss_sum.copy_(state["loss_sum"])
         logger.info("%s: resumed after step %d of %d", self._name, self._step, self._num_steps)

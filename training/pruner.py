@@ -19,7 +19,7 @@ from training.costs import CostModel
 from training.criteria import ImportanceName, check_importance, make_importance
 from training.importance import Importance, RunningScores, Signals, UnitScores, balanced
 from training.masking import Reduce, unchanged
-from training.modeling import SparseBertForSequenceClassification
+from training.modeling import SparseBertForSequenceClassification, UnitGates
 from training.regularization import RegularizerConfig, make_gates, make_regularizer
 from training.schedule import RampConfig, SparsityRamp
 from training.selection import SelectionRules, check_share, select_units
@@ -104,6 +104,21 @@ class Pruner:
     def removed_share(self) -> float:
         """The share of the cost that the masks remove now; of parameters, the encoder sparsity."""
         return 1.0 - self._cost.cost(masked_geometry(self._dense, self.gates.masks)) / self._cost.cost(self._dense)
+
+    def to(self, device: torch.device) -> None:
+        """Move the gates."""
+        self.gates.to(device)
+
+    def unit_gates(self, num_texts: int | None = None) -> UnitGates:
+        """What the units of each of `num_texts` texts, or of all texts, are multiplied by."""
+        gates: UnitGates = self.gates(num_texts)
+        return gates
+
+    def alive_L(self) -> list[bool]:
+        """The layers that have a head or a neuron."""
+        masks = self.gates.masks
+        sizes = zip(masks.kept_heads_L(), masks.kept_neurons_L(), strict=True)
+        return [bool(heads or neurons) for heads, neurons in sizes]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser learns besides the model: gates by descent, multipliers by ascent."""

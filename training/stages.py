@@ -30,6 +30,7 @@ from training.pruner import Pruner
 from training.repair import repaired
 from training.schedule import SparsityRamp
 from training.selection import check_share
+from training.sparsifier import Sparsifier, Unpruned
 from training.teacher import answers_of_teacher
 from training.workshop import Workshop
 
@@ -43,58 +44,62 @@ class Stages:
     """The stages of one run in one folder."""
 
     def __init__(self, config: TrainConfig, output: Path) -> None:
-        self._config = config
-        self._shop = Workshop(config, output)
+        self.config = config
+        self.shop = Workshop(config, output)
+
+    def backbone(self) -> SparseBertForSequenceClassification:
+        """What dense fine-tuning starts from; the classifier that a pretrained encoder lacks is drawn by the seed."""
+        torch.manual_seed(self.config.seed)
+        labels = dict(enumerate(self.shop.data.labels))
+        return load_dense(
+            resolve_backbone(self.config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
+        )
 
     def dense(self) -> Path:
         """Fine-tune the backbone."""
-        folder, fingerprint = self._shop.output / DENSE, self._shop.fingerprint(DENSE)
-        if _is_finished(folder, fingerprint):
+        folder, fingerprint = self.shop.output / DENSE, self.shop.fingerprint(DENSE)
+        if is_finished(folder, fingerprint):
             return folder
-        torch.manual_seed(self._config.seed)  # the classifier that a pretrained encoder lacks is drawn
-        labels = dict(enumerate(self._shop.data.labels))
-        model = load_dense(
-            resolve_backbone(self._config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
-        )
+        model = self.backbone()
         geometry = geometry_of(model)
         self._check_targets(geometry)  # told now, not after hours of dense fine-tuning
-        loop = self._loop(DENSE, model, self._config.dense, LabelObjective(), fingerprint)
+        loop = self.loop(DENSE, model, self.config.dense, LabelObjective(), fingerprint)
         loop.run()
         masks = MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])
         trained = Trained(masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations)
-        save_stage(self._shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
-        self._shop.forget(DENSE)
+        save_stage(self.shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
+        self.shop.forget(DENSE)
         return folder
 
     def sparse(self, name: str, start: Path, initial: float, share: float) -> Path:
         """Prune what is in `start` from the share `initial` to `share`, recover it, and leave it in OUTPUT/`name`."""
-        folder = self._shop.output / name
-        fingerprint = self._chained(name, start, initial, share)
-        if _is_finished(folder, fingerprint):
+        folder = self.shop.output / name
+        fingerprint = self.chained(name, start, initial, share)
+        if is_finished(folder, fingerprint):
             return folder
-        before, objective = load_checkpoint(start), self._objective()
-        ramp = SparsityRamp(initial=initial, final=share, config=self._config.pruning.ramp)
+        before, objective = load_checkpoint(start), self.distilled()
+        ramp = SparsityRamp(initial=initial, final=share, config=self.config.pruning.ramp)
         trained = self._prune(name, before, ramp, objective, fingerprint)
         trained = self._recover(name, before.model, trained, objective, fingerprint)
-        save_stage(self._shop, folder, before.model, trained, stage="sparse", fingerprint=fingerprint)
-        self._shop.forget(name, _recovery(name))
+        save_stage(self.shop, folder, before.model, trained, stage="sparse", fingerprint=fingerprint)
+        self.shop.forget(name, _recovery(name))
         return folder
 
     def finish(self) -> None:
         """Remove what only an unfinished run needs."""
-        self._shop.close()
+        self.shop.close()
 
-    def _chained(self, name: str, start: Path, initial: float, share: float) -> str:
+    def chained(self, name: str, start: Path, initial: float, share: float) -> str:
         """The fingerprint of a stage that starts from another."""
-        parts = (self._shop.fingerprint(name), read_run(start).config["fingerprint"], f"{initial:.6f}", f"{share:.6f}")
+        parts = (self.shop.fingerprint(name), read_run(start).config["fingerprint"], f"{initial:.6f}", f"{share:.6f}")
         return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
-    def _objective(self) -> DistillationObjective:
-        """The student learns from the dense model of this run."""
-        config = self._config.distillation
-        teacher = load_checkpoint(self._shop.output / DENSE).model
+    def distilled(self) -> DistillationObjective:
+        """What a student learns: the labels and the answers of this run's dense model."""
+        config = self.config.distillation
+        teacher = load_checkpoint(self.shop.output / DENSE).model
         answers = answers_of_teacher(
-            teacher, self._shop.splits, self._shop.accelerator, self._shop.teacher_file(),
+            teacher, self.shop.splits, self.shop.accelerator, self.shop.teacher_file(),
             with_states=config.states_weight > 0,
         )  # fmt: skip
         return DistillationObjective(answers, config)
@@ -104,13 +109,13 @@ class Stages:
     ) -> Trained:
         dense = geometry_of(before.model)
         pruner = Pruner(
-            before.model, before.masks, dense, self._config.pruning, ramp, cost_of(self._shop, dense),
-            seed=self._config.seed, reduce=self._shop.reduce,
+            before.model, before.masks, dense, self.config.pruning, ramp, cost_of(self.shop, dense),
+            seed=self.config.seed, reduce=self.shop.reduce,
         )  # fmt: skip
-        loop = self._loop(name, before.model, self._config.sparse, objective, fingerprint, pruner=pruner)
+        loop = self.loop(name, before.model, self.config.sparse, objective, fingerprint, pruner)
         loop.run()
         changed_last = pruner.masks_before(loop.num_steps)
-        if self._config.pruning.repair and changed_last is not None:
+        if self.config.pruning.repair and changed_last is not None:
             self._repair(before.model, changed_last, pruner.gates.masks)
         reached = pruner.removed_share
         if abs(reached - ramp.final) > TOLERANCE * (1 - ramp.final):
@@ -127,11 +132,11 @@ class Stages:
 
     def _repair(self, model: SparseBertForSequenceClassification, before: MaskSet, masks: MaskSet) -> None:
         """Let what is left say what was said before the masks changed last."""
-        splits = self._shop.splits
-        plain = self._shop.unwrapped(model)
-        plain.to(self._shop.accelerator.device)
+        splits = self.shop.splits
+        plain = self.shop.unwrapped(model)
+        plain.to(self.shop.accelerator.device)
         texts = evenly_spaced(splits.train, CALIBRATION_EXAMPLES)
-        hidden = None if self._shop.accelerator.is_main_process else True
+        hidden = None if self.shop.accelerator.is_main_process else True
         with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=hidden) as bar:
             new, _ = repaired(plain, masks, texts, splits.pad_id, before=before, on_block=bar.update)
         plain.load_state_dict(new.state_dict())
@@ -145,51 +150,49 @@ class Stages:
         fingerprint: str,
     ) -> Trained:
         """Fine-tune the smaller model, then write its weights back into the masked one."""
-        if not self._config.recovery.epochs:
+        if not self.config.recovery.epochs:
             return pruned
-        plain = self._shop.unwrapped(model)
+        plain = self.shop.unwrapped(model)
         small = compact(plain, pruned.masks)
         removed = geometry_of(small).encoder_sparsity(geometry_of(plain))
-        loop = self._loop(_recovery(name), small, self._config.recovery, objective, fingerprint, removed=removed)
+        loop = self.loop(_recovery(name), small, self.config.recovery, objective, fingerprint, Unpruned(small, removed))
         loop.run()
-        expand(self._shop.unwrapped(small), pruned.masks, plain)
+        expand(self.shop.unwrapped(small), pruned.masks, plain)
         offset = pruned.evaluations[-1].step
         later = [point.model_copy(update={"step": point.step + offset}) for point in loop.evaluations]
         return replace(
             pruned, duration_s=pruned.duration_s + loop.duration_s, evaluations=[*pruned.evaluations, *later]
         )
 
-    def _loop(
+    def loop(
         self,
         name: str,
         model: SparseBertForSequenceClassification,
         config: LoopConfig,
         objective: Objective,
         fingerprint: str,
-        *,
-        pruner: Pruner | None = None,
-        removed: float = 0.0,
+        pruner: Sparsifier | None = None,
     ) -> StageLoop:
+        """The training of stage `name`, which can be killed and goes on."""
         return StageLoop(
             name=name,
             model=model,
-            data=self._shop.splits,
+            data=self.shop.splits,
             objective=objective,
             config=config,
-            accelerator=self._shop.accelerator,
-            snapshot=self._shop.snapshot(name, fingerprint),
-            seed=self._config.seed,
+            accelerator=self.shop.accelerator,
+            snapshot=self.shop.snapshot(name, fingerprint),
+            seed=self.config.seed,
             pruner=pruner,
-            removed=removed,
-            track=self._shop.track,
+            track=self.shop.track,
         )
 
     def _check_targets(self, dense: Geometry) -> None:
-        for share in self._config.budget.shares:
-            check_share(dense, share, self._config.pruning.rules, cost_of(self._shop, dense))
+        for share in self.config.budget.shares:
+            check_share(dense, share, self.config.pruning.rules, cost_of(self.shop, dense))
 
 
-def _is_finished(folder: Path, fingerprint: str) -> bool:
+def is_finished(folder: Path, fingerprint: str) -> bool:
     """Whether this very stage is done. Raises ConfigError when the folder holds another run's."""
     if not folder.exists():
         return False
