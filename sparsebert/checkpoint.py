@@ -88,11 +88,12 @@ class RunRecord(_Record):
 
     `accuracy` is that of the validation split in `metrics`, which has every split that was judged, in full precision.
     `removed_share` is counted as the budget was: parameters, multiply-accumulates or time. `evaluations` are those
-    of training, in its own arithmetic.
+    of training, in its own arithmetic. `weight_sparsity` is the share of the encoder's matrices that a baseline set to
+    0, weight by weight: it makes nothing smaller or faster.
     """
 
     schema_version: Literal[2] = 2
-    stage: Literal["dense", "sparse"]
+    stage: Literal["dense", "sparse", "baseline"]
     model: str
     task: Task
     labels: tuple[str, ...]
@@ -112,6 +113,7 @@ class RunRecord(_Record):
     metrics: dict[str, Metrics]
     removed_share: float
     truncated_texts: int
+    weight_sparsity: float = 0.0
 
 
 def read_run(checkpoint: Path) -> RunRecord:

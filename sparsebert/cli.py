@@ -36,6 +36,12 @@ COMMANDS = (
         help="measure what each head, FFN and block costs when it is removed",
     ),
     Command(
+        word="baseline",
+        module="training.unstructured.cli",
+        extra="train",
+        help="what pruning single weights keeps of the accuracy (no speed)",
+    ),
+    Command(
         word="sweep", module="training.sweep.cli", extra="train", help="train a grid of recipes, here or on a cluster"
     ),
     Command(word="export", module="export.cli", extra="export", help="make a model bundle of a masked checkpoint"),

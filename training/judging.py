@@ -26,19 +26,20 @@ from training.modeling import SparseBertForSequenceClassification
 from training.pruner import masked_geometry
 from training.workshop import VALIDATION, Workshop
 
-StageName = Literal["dense", "sparse"]
+StageName = Literal["dense", "sparse", "baseline"]
 CALIBRATION_EXAMPLES = 2048  # what pruning without training wants; export takes a few of them
 VERSIONED = ("torch", "transformers", "accelerate", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What the loops of a stage left besides the weights."""
+    """What the loops of a stage left besides the weights; `weight_sparsity` counts single weights that are 0."""
 
     masks: MaskSet
     duration_s: float
     evaluations: Sequence[EvaluationPoint]
     events: Sequence[PruningEvent] = ()
+    weight_sparsity: float = 0.0
 
 
 def save_stage(
@@ -55,7 +56,7 @@ def save_stage(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         model = shop.unwrapped(model)
-        dense_folder = folder.parent / "dense" if stage == "sparse" else None
+        dense_folder = None if stage == "dense" else folder.parent / "dense"
         logits, metrics = _judge(shop, compact(model, trained.masks), dense_folder)
         checkpoint = MaskedCheckpoint(
             model=model,
@@ -112,6 +113,7 @@ def _record(
         config=config.as_json() | {"fingerprint": fingerprint},
         dense_geometry=dense,
         encoder_sparsity=kept.encoder_sparsity(dense),
+        weight_sparsity=trained.weight_sparsity,
         removed_share=1.0 - cost.cost(kept) / cost.cost(dense),
         accuracy=metrics[VALIDATION].accuracy,
         duration_s=round(trained.duration_s, 3),

@@ -1,0 +1,196 @@
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+from sparsebert.checkpoint import read_run
+from sparsebert.cli import run
+from sparsebert.inspect import describe, render
+from training.checkpoint import load_checkpoint
+from training.loading import load_dense
+from training.snapshot import SnapshotFile
+from training.unstructured.cli import NO_SPEED, build_parser
+from training.unstructured.methods import METHODS, along_ramp, at_once, in_rounds
+from training.unstructured.pruner import WeightPruner
+from training.unstructured.weights import EncoderWeights, LowestScores
+
+ENCODER_WEIGHTS = 3 * (4 * 16 * 16 + 2 * 16 * 24)
+MAGNITUDE_AFTER, MOVEMENT = METHODS["magnitude-after"], METHODS["movement"]
+
+
+@pytest.fixture
+def model(bert_dir):
+    torch.manual_seed(3)
+    return load_dense(str(bert_dir))
+
+
+def a_loss(model):
+    tokens = torch.tensor([[2, 7, 8, 9, 3], [2, 11, 12, 13, 3]])
+    return functional.cross_entropy(model(tokens).logits, torch.tensor([0, 1]))
+
+
+def test_the_lowest_scores_go_with_their_signs():
+    mask = LowestScores(2).compute_mask(torch.tensor([0.5, -3.0, 2.0, -0.1]), torch.ones(4))
+    assert mask.tolist() == [1, 0, 1, 0]
+    assert LowestScores(0).compute_mask(torch.tensor([1.0]), torch.ones(1)).tolist() == [1]
+
+
+def test_when_weights_leave():
+    assert [at_once(step, 8, 0.75) for step in (0, 8)] == [0.75, 0.75]
+    steps = (0, 1, 2, 4, 6, 8)  # 4 rounds, each keeps 0.25 ** 0.25 of what is left
+    assert [in_rounds(step, 8, 0.75) for step in steps] == pytest.approx(
+        [0.292893, 0.292893, 0.5, 0.646447, 0.75, 0.75], abs=1e-6
+    )
+    assert [along_ramp(step, 10, 0.8) for step in (0, 1, 4, 7, 10)] == pytest.approx([0, 0, 0.7, 0.8, 0.8])
+
+
+def test_the_smallest_weights_of_the_whole_encoder_are_zero(model):
+    before = [
+        module.weight.detach().clone() for module in model.bert.encoder.modules() if hasattr(module, "in_features")
+    ]
+    weights = EncoderWeights(model)
+    assert (weights.num_weights, weights.sparsity) == (ENCODER_WEIGHTS, 0.0)
+    weights.keep_highest(weights.magnitudes_W(), 0.5)
+    assert weights.sparsity == 0.5
+    threshold = torch.cat([weight.abs().flatten() for weight in before]).median()
+    a_loss(model)  # a forward pass makes the products
+    for linear, weight in zip(weights.linears, before, strict=True):
+        assert torch.equal(linear.weight, weight * (weight.abs() > threshold))
+    weights.settle()
+    assert {name for name, _ in model.named_parameters()} == {name for name, _ in load_dense_like(model)}
+
+
+def load_dense_like(model):
+    return type(model)(model.config).named_parameters()
+
+
+def test_pruned_weights_get_no_gradient_and_stay_zero(model):
+    pruner = WeightPruner(model, MAGNITUDE_AFTER, 0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        a_loss(model).backward()
+        pruner.after_backward(step, 3)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert pruner.encoder_sparsity == pruner.weights.sparsity == 0.5
+    pruner.settle()
+    zeros = sum(int((linear.weight == 0).sum()) for linear in pruner.weights.linears)
+    assert zeros == ENCODER_WEIGHTS // 2
+
+
+def test_movement_is_minus_weight_times_gradient_also_of_what_is_zero(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    pruner.weights.keep_highest(torch.rand(ENCODER_WEIGHTS), 0.5)
+    expected = []
+    for linear in pruner.weights.linears:
+        linear.register_forward_hook(lambda module, *_: module.weight.retain_grad())
+    (4.0 * a_loss(model)).backward()
+    expected = [-linear.weight_orig * linear.weight.grad for linear in pruner.weights.linears]
+    pruner.after_backward(0, 10_000, loss_scale=4.0)
+    for score, wanted, weight in zip(pruner.state()["movement"], expected, pruner.weights.originals(), strict=True):
+        torch.testing.assert_close(score, wanted / 4.0)
+        assert int(score.count_nonzero()) > int(weight.grad.count_nonzero())
+
+
+def test_weights_of_the_lowest_movement_leave_and_return(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    masks = []
+    for step in (59, 79, 119, 159):  # one observed step before each update; the tail begins after 112
+        a_loss(model).backward()
+        model.zero_grad()
+        for score in pruner.state()["movement"]:
+            score.copy_(torch.rand(score.shape, generator=torch.Generator().manual_seed(step)))
+        pruner.after_backward(step, 160)
+        masks.append(torch.cat([linear.weight_mask.flatten() for linear in pruner.weights.linears]))
+    assert [round(1 - float(mask.mean()), 3) for mask in masks] == [0.421, 0.481, 0.5, 0.5]
+    assert bool(((masks[0] == 0) & (masks[1] == 1)).any())
+    assert torch.equal(masks[2], masks[3])
+
+
+def words(method, bert_dir, reviews_dir, output):
+    return [
+        "baseline", method, "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(output),
+        "--epochs", "10", "--retrain-epochs", "30", "--batch-size", "8", "--learning-rate", "1e-2",
+        "--retrain-learning-rate", "3e-3", "--max-length", "16", "--sparsity", "0.5", "--track", "none",
+        "--precision", "fp32",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("baselines")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_baseline_is_a_ceiling_without_speed(method, bert_dir, reviews_dir, output, caplog):
+    caplog.set_level("INFO")
+    assert run(words(method, bert_dir, reviews_dir, output)) == 0
+    record = read_run(output / f"{method}-50")
+    assert record.stage == "baseline"
+    assert record.weight_sparsity == pytest.approx(0.5, abs=1e-3)
+    assert (record.encoder_sparsity, record.removed_share) == (0.0, 0.0)
+    assert record.accuracy >= 0.75
+    assert record.metrics["validation"].difference is not None
+    assert NO_SPEED in caplog.text
+    assert "50.0% of the encoder's weights are 0" in caplog.text
+    assert "not smaller, not faster" in render(describe(output / f"{method}-50"))
+    assert load_checkpoint(output / f"{method}-50").masks.kept_heads_L() == (4, 4, 4)
+
+
+def test_the_dense_stage_is_that_of_train(bert_dir, reviews_dir, output, caplog):
+    given = words("magnitude-after", bert_dir, reviews_dir, output)
+    run(given)
+    caplog.set_level("INFO")
+    run(given)
+    assert "magnitude-after-50: already there" in caplog.text
+    first = output / "dense" / "run.json"
+    config = json.loads(first.read_bytes())["config"]
+    train = ["train", *given[2:]]
+    for flag in ("--retrain-epochs", "--retrain-learning-rate", "--sparsity"):
+        at = train.index(flag)
+        del train[at : at + 2]
+    caplog.clear()
+    assert run([*train, "--sparsity", "0"]) == 0
+    assert "dense: already there" in caplog.text
+    assert json.loads(first.read_bytes())["config"] == config
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, output, tmp_path, monkeypatch):
+    given = words("movement", bert_dir, reviews_dir, output)
+    run(given)
+    whole = load_checkpoint(output / "movement-50").model.state_dict()
+    save, count = SnapshotFile.save, iter(range(1, 1000))
+
+    def save_and_die(self, state):
+        save(self, state)
+        if state["evaluations"] and next(count) == 17:  # in the seventh epoch of the second stage
+            raise Killed
+
+    given[given.index("--output") + 1] = str(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotFile, "save", save_and_die)
+        with pytest.raises(Killed):
+            run(given)
+    assert not (tmp_path / "movement-50").exists()
+    assert run(given) == 0
+    again = load_checkpoint(tmp_path / "movement-50").model.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_no_training_is_told(bert_dir, reviews_dir, tmp_path, capsys):
+    given = words("movement", bert_dir, reviews_dir, tmp_path)
+    given[given.index("--retrain-epochs") + 1] = "0"
+    assert run(given) == 1
+    assert "--retrain-epochs is 0" in capsys.readouterr().err
+
+
+def test_the_help_names_every_source():
+    text = "".join(build_parser().format_help().split())
+    for method in METHODS.values():
+        assert "".join(method.source.split()) in text
+    assert "nothingsmallerorfaster" in text
