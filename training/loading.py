@@ -4,6 +4,7 @@ Transformers loads it as what it is, in any of its file formats; `training.famil
 Knows nothing about which folder or name a `--model` stands for.
 """
 
+import logging
 from copy import deepcopy
 from typing import Any, cast
 
@@ -16,23 +17,28 @@ from training.backbone import cannot_load
 from training.families import FAMILIES, sparse_config, sparse_weights
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
+logger = logging.getLogger(__name__)
+
 # What a pretrained encoder may come without: the heads of all families.
 FRESH_WEIGHTS = ("classifier.", "pre_classifier.", "bert.pooler.")
 
 
-def load_dense(name_or_path: str, **config_changes: Any) -> SparseBertForSequenceClassification:
+def load_dense(name_or_path: str, *, whole: bool = False, **config_changes: Any) -> SparseBertForSequenceClassification:
     """A BERT, or a model of another of our families, with all heads and neurons, in evaluation mode.
 
     `config_changes` (labels, dropout) replace values of its configuration. Weights that the checkpoint
     does not have (the classifier of a pretrained encoder) are initialised as Hugging Face does.
-    Raises BackboneError when it cannot be read or is of no family that SparseBERT takes.
+    Raises BackboneError when it cannot be read or is of no family that SparseBERT takes, and when it must be `whole`
+    but has no classifier for as many labels or has them in another order.
     """
     try:
         theirs = _read_config(name_or_path)
         own = _own_config(theirs)
         for name, value in config_changes.items():
             setattr(own, name, value)
-        return _load(name_or_path, theirs, own)
+        if whole:
+            _compare_labels(name_or_path, theirs, own)
+        return _load(name_or_path, theirs, own, whole=whole)
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(name_or_path, error) from error
 
@@ -80,12 +86,33 @@ def _own_config(theirs: PreTrainedConfig) -> SparseBertConfig:
     return sparse_config(theirs)
 
 
-def _load(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> SparseBertForSequenceClassification:
+def _compare_labels(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> None:
+    """What a model that is taken as it is calls its answers, against what the data call them."""
+    names, wanted = (list(dict(sorted((config.id2label or {}).items())).values()) for config in (theirs, own))
+    folded, expected = ([str(name).casefold() for name in labels] for labels in (names, wanted))
+    if folded == expected or folded == [f"label_{index}" for index in range(len(expected))]:
+        return
+    told = f"{name_or_path} answers {', '.join(map(str, names))}, the data have {', '.join(map(str, wanted))}"
+    if len(folded) != len(expected) or sorted(folded) == sorted(expected):
+        raise BackboneError(
+            f"{told}; it can't be taken as it is: give --epochs at least 1 for a classifier of these labels"
+        )
+    logger.warning("%s; they are taken for the same, in this order", told)
+
+
+def _load(
+    name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig, *, whole: bool
+) -> SparseBertForSequenceClassification:
     theirs.num_labels = own.num_labels
     model, report = AutoModelForSequenceClassification.from_pretrained(
         name_or_path, config=theirs, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
     missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if whole and missing:
+        raise BackboneError(
+            f"{name_or_path} has no classifier for {own.num_labels} labels; fine-tune it with --epochs of at least 1, "
+            "or give --model a model that is fine-tuned on them"
+        )
     lost = [key for key in missing if not key.startswith(FRESH_WEIGHTS)]
     if lost:
         raise BackboneError(f"{name_or_path} has no usable {lost[0]} ({len(lost)} weights missing in all)")

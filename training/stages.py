@@ -52,7 +52,10 @@ class Stages:
         torch.manual_seed(self.config.seed)
         labels = dict(enumerate(self.shop.data.labels))
         return load_dense(
-            resolve_backbone(self.config.model), id2label=labels, label2id={name: i for i, name in labels.items()}
+            resolve_backbone(self.config.model),
+            whole=self.config.dense.epochs == 0,
+            id2label=labels,
+            label2id={name: i for i, name in labels.items()},
         )
 
     def dense(self) -> Path:

@@ -122,7 +122,7 @@ def test_a_killed_run_ends_with_the_same_numbers(config, whole_run, tmp_path, mo
 def test_another_seed_draws_another_classifier(config, tmp_path):
     untrained = replace(
         config,
-        dense=replace(config.dense, epochs=0),
+        dense=replace(config.dense, epochs=0.1),
         budget=BudgetConfig(),
     )
     weights = []

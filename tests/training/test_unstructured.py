@@ -189,6 +189,13 @@ def test_no_training_is_told(bert_dir, reviews_dir, tmp_path, capsys):
     assert "--retrain-epochs is 0" in capsys.readouterr().err
 
 
+def test_methods_of_the_pretrained_model_need_it(bert_dir, reviews_dir, tmp_path, capsys):
+    given = words("magnitude-before", bert_dir, reviews_dir, tmp_path)
+    given[given.index("--epochs") + 1] = "0"
+    assert run(given) == 1
+    assert "starts from the pretrained model" in capsys.readouterr().err
+
+
 def test_the_help_names_every_source():
     text = "".join(build_parser().format_help().split())
     for method in METHODS.values():

@@ -63,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
 def baseline_config(options: argparse.Namespace) -> TrainConfig:
     """A run whose pruning stage trains like its dense one, with the given flags. Raises ConfigError."""
     config = build_config(options)
+    if METHODS[options.method].start == "backbone" and not config.dense.epochs:
+        raise ConfigError(
+            f"{options.method} starts from the pretrained model, and with --epochs 0 there is only the dense one; "
+            "give --model the pretrained model and --epochs at least 1"
+        )
     given: dict[str, Any] = {"epochs": options.retrain_epochs, "learning_rate": options.retrain_learning_rate}
     retraining = replace(config.dense, **{name: value for name, value in given.items() if value is not None})
     if not retraining.epochs:

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from sparsebert.errors import BackboneError
+from training.loading import load_dense
+
+
+@pytest.fixture
+def reviewer(bert_dir, tmp_path):
+    """A function that saves a classifier of Hugging Face with given names for its answers."""
+
+    def save(*names):
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        model = BertForSequenceClassification.from_pretrained(bert_dir, num_labels=len(names), **labels)
+        model.save_pretrained(tmp_path)
+        return model
+
+    def load():
+        return load_dense(str(tmp_path), whole=True, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+
+    return save, load
+
+
+@pytest.mark.parametrize("names", [("No", "YES"), ("LABEL_0", "LABEL_1")])
+def test_a_classifier_of_the_same_labels_is_taken(reviewer, caplog, names):
+    save, load = reviewer
+    theirs = save(*names)
+    assert torch.equal(load().classifier.weight, theirs.classifier.weight)
+    assert "taken for the same" not in caplog.text
+
+
+def test_labels_of_other_names_are_told(reviewer, caplog):
+    save, load = reviewer
+    theirs = save("bad", "good")
+    assert torch.equal(load().classifier.weight, theirs.classifier.weight)
+    assert "answers bad, good, the data have no, yes; they are taken for the same, in this order" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("yes", "no"), ("no", "maybe", "yes")])
+def test_labels_in_another_order_or_number_are_refused(reviewer, names):
+    save, load = reviewer
+    save(*names)
+    with pytest.raises(BackboneError, match=f"answers {', '.join(names)}, the data have no, yes; .* --epochs"):
+        load()
+
+
+def test_an_encoder_without_classifier_is_not_whole(bert_dir):
+    with pytest.raises(BackboneError, match="has no classifier for 2 labels; .* --epochs of at least 1"):
+        load_dense(str(bert_dir), whole=True)
+    assert load_dense(str(bert_dir)).config.num_labels == 2
