@@ -75,6 +75,7 @@ def test_a_point_has_the_numbers_of_train(shared, tmp_path):
     assert numbers(tmp_path / "sweep/points/sparsity-0.5_seed-4/sparse") == numbers(tmp_path / "train" / "sparse")
     (row,) = [row for row in sweep.rows() if row.axes == {"sparsity": "0.5"}]
     assert row.result.accuracy == read_run(tmp_path / "train" / "sparse").accuracy
+    assert row.result.overall == row.result.accuracy  # no holdout
     assert row.result.dense_accuracy == read_run(tmp_path / "train" / "dense").accuracy
     assert 0.5 <= row.result.encoder_sparsity < 0.53
 
@@ -165,7 +166,7 @@ def test_an_interrupted_sweep_closes_its_runner(shared, tmp_path):
 
 def test_the_command_runs_processes(shared, tmp_path, capsys):
     words = ["sweep", "--output", str(tmp_path / "sweep"), "--grid", "sparsity=0.1", "--jobs", "2"]
-    shared = [*shared, "--epochs", "0"]
+    shared = [*shared, "--epochs", "0.1"]
     assert run([*words, "--dry-run", "--", *shared]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["0.1", "0", "open"]
     assert not (tmp_path / "sweep").exists()

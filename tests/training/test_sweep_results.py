@@ -8,18 +8,21 @@ from training.sweep.results import make_rows, to_csv, to_table
 POINTS = plan_sweep([Axis(flag="sparsity", values=("0.5", "0.67", "0.8"))], ())
 
 
-def finished(name: str, axes: dict[str, str], identity: str, accuracy: float) -> Finished:
+def finished(
+    name: str, axes: dict[str, str], identity: str, accuracy: float, overall: float, holdout: float | None = None
+) -> Finished:
     receipt = Receipt(axes=axes, seed=0, stage="sparse", identity=identity)
     return Finished(
-        name=name, receipt=receipt, accuracy=accuracy, dense_accuracy=0.9, encoder_sparsity=0.5, duration_s=90.0
-    )
+        name=name, receipt=receipt, accuracy=accuracy, dense_accuracy=0.9, holdout_accuracy=holdout, overall=overall,
+        dense_overall=0.9, encoder_sparsity=0.5, duration_s=90.0,
+    )  # fmt: skip
 
 
 DONE = {
     result.receipt.identity: result
     for result in (
-        finished("sparsity-0.5_seed-0", {"sparsity": "0.5"}, POINTS[0].identity, 0.875),
-        finished("importance-fisher_seed-0", {"importance": "fisher"}, "of before", 0.91),
+        finished("sparsity-0.5_seed-0", {"sparsity": "0.5"}, POINTS[0].identity, 0.875, 0.875),
+        finished("importance-fisher_seed-0", {"importance": "fisher"}, "of before", 0.86, 0.91, 0.92),
     )
 }
 ROWS = make_rows(POINTS, DONE, {"sparsity-0.8_seed-0": "killed by SIGKILL"})
@@ -40,19 +43,19 @@ def test_the_best_come_first_and_points_of_an_earlier_grid_stay():
 
 def test_csv():
     assert to_csv(ROWS).splitlines() == [
-        "point,importance,sparsity,seed,state,accuracy,dense_accuracy,encoder_sparsity,duration_s,error",
-        "importance-fisher_seed-0,fisher,,0,finished,0.91,0.9,0.5,90.0,",
-        "sparsity-0.5_seed-0,,0.5,0,finished,0.875,0.9,0.5,90.0,",
-        "sparsity-0.67_seed-0,,0.67,0,open,,,,,",
-        "sparsity-0.8_seed-0,,0.8,0,failed,,,,,killed by SIGKILL",
+        "point,importance,sparsity,seed,state,accuracy,dense_accuracy,holdout_accuracy,overall,encoder_sparsity,duration_s,error",
+        "importance-fisher_seed-0,fisher,,0,finished,0.86,0.9,0.92,0.91,0.5,90.0,",
+        "sparsity-0.5_seed-0,,0.5,0,finished,0.875,0.9,,0.875,0.5,90.0,",
+        "sparsity-0.67_seed-0,,0.67,0,open,,,,,,,",
+        "sparsity-0.8_seed-0,,0.8,0,failed,,,,,,,killed by SIGKILL",
     ]
 
 
 def test_table():
     assert [line.rstrip() for line in to_table(ROWS).splitlines()] == [
-        "importance  sparsity  seed  accuracy  vs dense  removed  minutes",
-        "    fisher               0    91.00%     +1.00    50.0%      1.5",
-        "                 0.5     0    87.50%     -2.50    50.0%      1.5",
+        "importance  sparsity  seed  accuracy  holdout  vs dense  removed  minutes",
+        "    fisher               0    86.00%   92.00%     +1.00    50.0%      1.5",
+        "                 0.5     0    87.50%              -2.50    50.0%      1.5",
         "                0.67     0      open",
         "                 0.8     0    failed",
         "",

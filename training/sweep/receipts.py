@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sparsebert.checkpoint import RunRecord, read_run
 from sparsebert.errors import CheckpointError
 from sparsebert.files import write_whole
+from training.data import HOLDOUT
 from training.sweep.plan import POINTS_FOLDER, Point, Stage
 
 RECEIPT_FILE = "point.json"
@@ -33,12 +34,18 @@ class Receipt(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A point that is done, its folder's name and what it scored; `dense_accuracy` is that of what it started from."""
+    """A point that is done, its folder's name and what it scored on validation texts and on the holdout, if it has one.
+
+    `overall` is the accuracy on both together; `dense_accuracy` and `dense_overall` are those of what it started from.
+    """
 
     name: str
     receipt: Receipt
     accuracy: float
     dense_accuracy: float
+    holdout_accuracy: float | None = None
+    overall: float
+    dense_overall: float
     encoder_sparsity: float
     duration_s: float
 
@@ -76,6 +83,18 @@ def _read(folder: Path) -> Finished | None:
         receipt=receipt,
         accuracy=last.accuracy,
         dense_accuracy=dense.accuracy,
+        holdout_accuracy=holdout.accuracy if (holdout := last.metrics.get(HOLDOUT)) else None,
+        overall=_overall(last),
+        dense_overall=_overall(dense),
         encoder_sparsity=last.encoder_sparsity,
         duration_s=last.duration_s,
     )
+
+
+def _overall(record: RunRecord) -> float:
+    """Accuracy over the texts of all splits, each text once; that of the validation set when no split is listed."""
+    splits = record.metrics.values()
+    num_texts = sum(split.num_examples for split in splits)
+    if not num_texts:
+        return record.accuracy
+    return sum(split.accuracy * split.num_examples for split in splits) / num_texts

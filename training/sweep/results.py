@@ -47,19 +47,19 @@ def to_csv(rows: Sequence[Row]) -> str:
     axes = _axes(rows)
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
-    numbers = ("accuracy", "dense_accuracy", "encoder_sparsity", "duration_s")
+    numbers = ("accuracy", "dense_accuracy", "holdout_accuracy", "overall", "encoder_sparsity", "duration_s")
     table.writerow(["point", *axes, "seed", "state", *numbers, "error"])
     for row in rows:
-        values = ["" if row.result is None else getattr(row.result, name) for name in numbers]
+        values = [None if row.result is None else getattr(row.result, name) for name in numbers]
         own = [row.axes.get(axis, "") for axis in axes]
         table.writerow([row.name, *own, row.seed, row.state, *values, row.error or ""])
     return stream.getvalue()
 
 
 def to_table(rows: Sequence[Row]) -> str:
-    """The rows for a reader, and below them why points failed."""
+    """The rows for a reader, and below them why points failed; `vs dense` is over validation and holdout together."""
     axes = _axes(rows)
-    lines = [[*axes, "seed", "accuracy", "vs dense", "removed", "minutes"]]
+    lines = [[*axes, "seed", "accuracy", "holdout", "vs dense", "removed", "minutes"]]
     lines += [[*(row.axes.get(axis, "") for axis in axes), str(row.seed), *_numbers(row)] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines]
@@ -73,15 +73,16 @@ def _axes(rows: Sequence[Row]) -> list[str]:
 
 def _numbers(row: Row) -> list[str]:
     if row.result is None:
-        return [row.state, "", "", ""]
+        return [row.state, "", "", "", ""]
     result = row.result
     return [
         f"{result.accuracy:.2%}",
-        f"{100 * (result.accuracy - result.dense_accuracy):+.2f}",
+        "" if result.holdout_accuracy is None else f"{result.holdout_accuracy:.2%}",
+        f"{100 * (result.overall - result.dense_overall):+.2f}",
         f"{result.encoder_sparsity:.1%}",
         f"{result.duration_s / 60:.1f}",
     ]
 
 
 def _rank(row: Row) -> tuple[float, float]:
-    return (1.0, 0.0) if row.result is None else (-row.result.accuracy, -row.result.encoder_sparsity)
+    return (1.0, 0.0) if row.result is None else (-row.result.overall, -row.result.encoder_sparsity)
