@@ -19,7 +19,7 @@ from training.tracking import TrackerName
 
 ArithmeticName = Literal["auto", "bf16", "fp16", "fp32"]
 # What does not change a number that a run ends with.
-WITHOUT_EFFECT = ("snapshot_every_s", "track")
+WITHOUT_EFFECT = ("snapshot_every_s", "track", "teacher_cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class TrainConfig:
     arithmetic: ArithmeticName = "auto"
     snapshot_every_s: float = 60.0
     track: TrackerName = "tensorboard"
+    teacher_cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:

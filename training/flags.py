@@ -133,6 +133,10 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--states-weight", type=float, metavar="W", help="weight of the teacher's hidden states; 0: none"
     )
+    group.add_argument(
+        "--teacher-cache", type=Path, metavar="DIR",
+        help="keep the teacher's answers here for other runs (default: in OUTPUT, until the run ends)",
+    )  # fmt: skip
 
 
 def _add_sparse_training(group: "argparse._ArgumentGroup") -> None:
@@ -190,7 +194,7 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
         ),
         **_given(
             model=options.model, max_length=options.max_length, seed=options.seed, arithmetic=options.precision,
-            track=options.track,
+            track=options.track, teacher_cache=options.teacher_cache,
         ),
     )  # fmt: skip
 

@@ -1,8 +1,11 @@
-"""What the dense model says of every training text: computed once, kept on disk for a run that is resumed.
+"""What the dense model says of every training text: computed once, kept on disk for a run that is resumed, or for all
+runs with the same dense model and texts.
 
 N texts, C classes, L layers, D hidden size.
 """
 
+import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -20,6 +23,15 @@ from training.loop import EncodedSplits
 from training.modeling import SparseBertForSequenceClassification
 
 BATCH_SIZE = 64
+CACHE_PREFIX = "teacher-"
+
+
+def cache_name(weights: Path, data_digest: str, max_length: int, arithmetic: str) -> str:
+    """The file for what the model of these `weights` says of these texts, whatever else a run's settings are."""
+    with weights.open("rb") as stream:
+        model = hashlib.file_digest(stream, "sha256").hexdigest()
+    key = hashlib.sha256(f"{model} {data_digest} {max_length} {arithmetic}".encode()).hexdigest()
+    return f"{CACHE_PREFIX}{key[:16]}.safetensors"
 
 
 def answers_of_teacher(
@@ -73,7 +85,7 @@ def _write(answers: TeacherAnswers, path: Path) -> None:
     tensors = {"logits_NC": answers.logits_NC}
     if answers.states_LND is not None:
         tensors["states_LND"] = answers.states_LND.contiguous()
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # runs side by side may share the cache
     with disk_errors(part):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part)

@@ -23,6 +23,7 @@ from training.masking import Reduce, unchanged
 from training.modeling import SparseBertForSequenceClassification
 from training.precision import make_accelerator
 from training.snapshot import SnapshotFile
+from training.teacher import CACHE_PREFIX, cache_name
 from training.tracking import Track, start_tracking
 
 logger = logging.getLogger(__name__)
@@ -114,15 +115,18 @@ class Workshop:
             for name in names:
                 self._snapshot_path(name).unlink(missing_ok=True)
 
-    def teacher_file(self) -> Path:
-        """Where the dense model's answers are kept while the run is unfinished."""
-        return self.output / WORK_FOLDER / f"teacher-{self.fingerprint('dense')[:12]}.safetensors"
+    def teacher_file(self, dense: Path) -> Path:
+        """Where the answers of the model in `dense` are kept: until this run ends, or for other runs too."""
+        folder = self.config.teacher_cache or self.output / WORK_FOLDER
+        arithmetic = str(self.accelerator.mixed_precision)
+        return folder / cache_name(dense / "model.safetensors", self.data.digest, self.config.max_length, arithmetic)
 
     def close(self) -> None:
         """Remove what only an unfinished run needs, and end tracking."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.teacher_file().unlink(missing_ok=True)
+            for path in (self.output / WORK_FOLDER).glob(f"{CACHE_PREFIX}*"):
+                path.unlink()
         self.accelerator.end_training()
 
     def _snapshot_path(self, name: str) -> Path:

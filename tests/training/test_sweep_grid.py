@@ -88,8 +88,8 @@ def test_a_model_that_is_taken_as_it_is_needs_no_dense_run():
     points = plan("sparsity=0.5,0.67", shared=("--model", "runs/a/dense", "--epochs", "0"))
     assert dense_runs(points) == ()
     assert point_job(points[0], Path("/out"), Path("/here")).command == (
-        "-m", "sparsebert", "train", "--model", "runs/a/dense", "--epochs", "0", "--sparsity=0.5",
-        "--output=/out/points/sparsity-0.5_seed-0",
+        "-m", "sparsebert", "train", "--teacher-cache=/out/teacher", "--model", "runs/a/dense", "--epochs", "0",
+        "--sparsity=0.5", "--output=/out/points/sparsity-0.5_seed-0",
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_a_point_starts_from_its_dense_model():
         f"--output=/out/dense/{run.name}",
     )  # fmt: skip
     assert job.command == (
-        "-m", "sparsebert", "train", "--recipe", "demo", "--sparsity=0.5",
+        "-m", "sparsebert", "train", "--teacher-cache=/out/teacher", "--recipe", "demo", "--sparsity=0.5",
         f"--model=/out/dense/{run.name}/dense", "--epochs=0", "--output=/out/points/sparsity-0.5_seed-0",
     )  # fmt: skip
     assert (job.name, job.folder, job.cwd) == (point.name, Path("/out/points/sparsity-0.5_seed-0"), Path("/here"))

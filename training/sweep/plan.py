@@ -22,6 +22,7 @@ Stage = Literal["dense", "sparse"]
 
 POINTS_FOLDER = "points"
 DENSE_FOLDER = "dense"
+TEACHER_FOLDER = "teacher"
 LONGEST_NAME = 120
 
 
@@ -78,9 +79,10 @@ def dense_job(run: DenseRun, output: Path, cwd: Path) -> Job:
 
 
 def point_job(point: Point, output: Path, cwd: Path) -> Job:
-    """Trains a point, from its dense model when it has one."""
+    """Trains a point, from its dense model when it has one; points with the same teacher ask it once."""
+    cache = f"--teacher-cache={output / TEACHER_FOLDER}"
     start = [] if point.dense is None else [f"--model={point.dense.folder(output) / 'dense'}", "--epochs=0"]
-    return _job(point.name, point.folder(output), (*point.words, *start), cwd)
+    return _job(point.name, point.folder(output), (cache, *point.words, *start), cwd)
 
 
 def describe(settings: Settings) -> str:
