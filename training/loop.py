@@ -110,7 +110,7 @@ class StageLoop:
         self._clock_s = clock_s
         self._lengths = [len(example.token_ids) for example in data.train]
         self._steps_per_epoch = -(-len(data.train) // config.batch_size)
-        self._num_steps = round(self._steps_per_epoch * config.epochs)
+        self._num_steps = max(1, round(self._steps_per_epoch * config.epochs)) if config.epochs else 0
         self._step = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._loss_steps = 0

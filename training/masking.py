@@ -23,7 +23,7 @@ def unchanged(tensor: Tensor) -> Tensor:
 
 
 class GateGradients(NamedTuple):
-    """∂loss/∂z of each text's own loss: the mean over the texts of a step, of absolute values, of squares."""
+    """Of each text's own loss, the means over the texts of a step: ∂loss/∂z, |g ∂loss/∂z|, (g ∂loss/∂z)²."""
 
     mean: UnitScores
     absolute: UnitScores
@@ -91,8 +91,9 @@ class Gates(nn.Module):
             if gate.requires_grad:
                 torch.autograd.backward(gate, own_sum * loss_scale)
             num_texts = reduce(torch.tensor(float(own_LBU.shape[1])))  # 1 / a text's share in the loss
-            squares = reduce(own_LBU.square().sum(dim=1)) * num_texts
-            kinds.append((reduce(own_sum), reduce(own_LBU.abs().sum(dim=1)), squares))
+            felt_LBU = own_LBU * gate.detach()[:, None]
+            squares = reduce(felt_LBU.square().sum(dim=1)) * num_texts
+            kinds.append((reduce(own_sum), reduce(felt_LBU.abs().sum(dim=1)), squares))
         for parameter in self.parameters():  # each process may have drawn other gates
             parameter.grad = None if parameter.grad is None else reduce(parameter.grad)
         heads, neurons = kinds

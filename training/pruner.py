@@ -83,7 +83,7 @@ class Pruner:
         self._reduce = reduce
         self._importance = importance or make_importance(config.importance, seed)
         self._scores = RunningScores(None if self._importance.accumulates else config.score_decay)
-        self._regularizer = make_regularizer(config.regularizer, self.gates, dense)
+        self._regularizer = make_regularizer(config.regularizer, self.gates, dense, cost)
         self._finished = False
         self._changed_at, self._before = -1, masks
         self._importance.attach(model)
@@ -137,9 +137,11 @@ class Pruner:
         if self._finished:
             return
         gradients = self.gates.backward(loss_scale, self._reduce)
-        self._regularize(self._ramp.share(step, num_steps), loss_scale)
+        self._regularize(self._ramp.pull(step, num_steps), loss_scale)
         signals = Signals(self._model, *gradients, self.gates.openness())
-        self._scores.observe(_averaged(self._importance.score(signals), self._reduce))
+        scores = _averaged(self._importance.score(signals), self._reduce)
+        if all(np.isfinite(kind).all() for kind in scores):  # else fp16 overflowed, and the optimiser skips the step
+            self._scores.observe(scores)
         frozen = self._ramp.is_frozen(step + 1, num_steps) or step + 1 == num_steps
         if frozen or (step + 1) % self._config.update_every_steps == 0:
             self._update(step + 1, num_steps)
@@ -153,7 +155,7 @@ class Pruner:
 
     def _update(self, step: int, num_steps: int) -> None:
         scores, share = self._scores.current, self._ramp.share(step, num_steps)
-        if scores is None or share == 0.0:
+        if scores is None or share <= self._ramp.initial:
             return
         if not self._importance.adds_up:
             size, hidden = self._dense.head_size, self._dense.hidden_size

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
 from sparsebert.masks import MaskSet
+from training.costs import CostModel, ParameterCost
 from training.hard_concrete import HardConcreteGates
-from training.masking import Gates, LearnedGates
+from training.masking import Gates, LearnedGates, fixed_gates
 from training.modeling import SparseBertForSequenceClassification
 from training.units import head_weight_norms_LH, neuron_weight_norms_LF
 
 RegularizerName = Literal["none", "l1", "l0", "group-lasso"]
-DEFAULT_STRENGTH: dict[RegularizerName, float] = {"none": 0.0, "l1": 1e-4, "l0": 1.0, "group-lasso": 1e-6}
+DEFAULT_STRENGTH: dict[RegularizerName, float] = {"none": 0.0, "l1": 1e-4, "l0": 1.0, "group-lasso": 3e-5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +93,16 @@ class GroupLasso(NoRegularizer):
 
 
 class GateL0:
-    """λ₁ (ŝ - s) + λ₂ (ŝ - s)²: the expected share of removed parameters ŝ is driven to the schedule's share s.
+    """λ₁ (ŝ - s) + λ₂ (ŝ - s)²: the expected share ŝ of the cost that is removed is driven to the schedule's share s.
 
     The multipliers ascend while the gates descend (Wang et al. 2020, "Structured Pruning of Large Language Models",
     section 3.4; Xia et al. 2022, CoFi, section 3.1). Masks meet the budget exactly in any case; so gates agree.
     """
 
-    def __init__(self, gates: HardConcreteGates, dense: Geometry, strength: float) -> None:
+    def __init__(self, gates: HardConcreteGates, dense: Geometry, strength: float, cost: CostModel) -> None:
         self._gates = gates
-        self._head_cost = _head_cost(dense)
+        self._head_share = _mean_share(dense, cost, "heads_L")
+        self._neuron_share = _mean_share(dense, cost, "neurons_L")
         self._strength = strength
         self._linear, self._quadratic = (nn.Parameter(torch.zeros((), device=gates.device)) for _ in range(2))
 
@@ -110,10 +112,11 @@ class GateL0:
         return penalty
 
     def expected_share(self) -> Tensor:
-        """ŝ, the share of units, weighted by parameters, that a draw is expected to close."""
-        heads_LH, neurons_LF = self._gates.open_probabilities()
-        total = self._head_cost * heads_LH.numel() + neurons_LF.numel()
-        return 1.0 - (self._head_cost * heads_LH.sum() + neurons_LF.sum()) / total
+        """ŝ, the share of the dense encoder's cost in the units that a draw is expected to close, or that are gone."""
+        there = fixed_gates(self._gates.available, self._gates.device)
+        open_LH, open_LF = self._gates.open_probabilities()
+        heads, neurons = (open_LH * there.heads_LH).sum(), (open_LF * there.neurons_LF).sum()
+        return self._head_share * (open_LH.numel() - heads) + self._neuron_share * (open_LF.numel() - neurons)
 
     def multipliers(self) -> list[nn.Parameter]:
         return [self._linear, self._quadratic]
@@ -130,13 +133,23 @@ def make_gates(name: RegularizerName, masks: MaskSet) -> Gates:
             return Gates(masks)
 
 
-def make_regularizer(config: RegularizerConfig, gates: Gates, dense: Geometry) -> Regularizer:
-    """The regulariser of `config` over `gates`, which `make_gates` made."""
+def make_regularizer(
+    config: RegularizerConfig, gates: Gates, dense: Geometry, cost: CostModel | None = None
+) -> Regularizer:
+    """The regulariser of `config` over `gates`, which `make_gates` made; `cost` is that of the budget (parameters)."""
     if isinstance(gates, LearnedGates):
         return GateL1(gates, dense, config.weight)
     if isinstance(gates, HardConcreteGates):
-        return GateL0(gates, dense, config.weight)
+        return GateL0(gates, dense, config.weight, cost or ParameterCost())
     return GroupLasso(dense, config.weight) if config.name == "group-lasso" else NoRegularizer()
+
+
+def _mean_share(dense: Geometry, cost: CostModel, kind: Literal["heads_L", "neurons_L"]) -> float:
+    """Of the dense encoder's cost, what one unit of this kind takes on average."""
+    total = cost.cost(dense)
+    units_L: tuple[int, ...] = getattr(dense, kind)
+    without = dense.model_copy(update={kind: tuple(0 for _ in units_L)})
+    return (total - cost.cost(without)) / total / sum(units_L)
 
 
 def _head_cost(dense: Geometry) -> float:

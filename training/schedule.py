@@ -5,7 +5,7 @@ Pure arithmetic; knows nothing about models.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparsebert.errors import ConfigError
@@ -80,6 +80,11 @@ class SparsityRamp:
         end = (1.0 - self.config.frozen_share) * num_steps
         progress = min(1.0, max(0.0, (step - start) / (end - start)))
         return self.initial + (self.final - self.initial) * SHAPES[self.config.shape](progress)
+
+    def pull(self, step: int, num_steps: int) -> float:
+        """The share that a regulariser drives at: that of the ramp, under one-shot that of a straight line."""
+        gradual = "linear" if self.config.shape == "one-shot" else self.config.shape
+        return replace(self, config=replace(self.config, shape=gradual)).share(step, num_steps)
 
     def is_frozen(self, step: int, num_steps: int) -> bool:
         """Whether the structure may no longer change."""

@@ -50,7 +50,7 @@ class SnapshotFile:
         if not self._path.exists():
             return None
         try:
-            saved = torch.load(self._path, weights_only=True)
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
             fingerprint, state = saved["fingerprint"], saved["state"]
         except Exception as error:
             raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error

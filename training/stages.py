@@ -99,10 +99,9 @@ class Stages:
 
     def distilled(self) -> DistillationObjective:
         """What a student learns: the labels and the answers of this run's dense model."""
-        config = self.config.distillation
-        teacher = load_checkpoint(self.shop.output / DENSE).model
+        config, dense = self.config.distillation, self.shop.output / DENSE
         answers = answers_of_teacher(
-            teacher, self.shop.splits, self.shop.accelerator, self.shop.teacher_file(),
+            load_checkpoint(dense).model, self.shop.splits, self.shop.accelerator, self.shop.teacher_file(dense),
             with_states=config.states_weight > 0,
         )  # fmt: skip
         return DistillationObjective(answers, config)

@@ -76,10 +76,15 @@ def test_activation_is_what_a_unit_says_times_how_much_is_listened_also_where_it
     gates = Gates(MaskSet.dense(2, 2, 3))
     gates.set_masks(closed)
     model.train()
-    model(IDS, gates=gates())
+    model(IDS, attention_mask=torch.ones_like(IDS), gates=gates())
+    first = seen["units"].flatten(0, 1)
+    padded = torch.ones_like(IDS)
+    padded[:, -1] = 0
+    model(IDS, attention_mask=padded, gates=gates())  # a second micro-batch, with padding
+    units = torch.cat([first, seen["units"][:, :-1].flatten(0, 1)])
     scores = importance.score(signals(model))
     norms = layer.output.dense.weight.norm(dim=0).detach()
-    expected = seen["units"].abs().mean(dim=(0, 1)) * norms
+    expected = units.abs().mean(dim=0) * norms * 0.25  # so open are the gates of neurons
     assert scores.neurons_LF[0] == pytest.approx(expected.numpy(), rel=1e-5)
     assert (scores.heads_LH > 0).all()
     importance.detach()

@@ -63,7 +63,9 @@ def test_learned_gates_multiply_the_mask():
     assert z.heads_LH[:, 0, 0].tolist() == [[0.25, 0], [0, 0]]
     assert gates.openness().heads_LH.tolist() == [[0.25, 0.25], [0.25, 0.25]]
     (z.heads_LH[:, 0, 0] * WEIGHTS).sum().backward()
-    gates.backward(reduce=unchanged)
+    gradients = gates.backward(reduce=unchanged)
+    assert gradients.absolute.heads_LH == pytest.approx(0.25 * WEIGHTS.abs().numpy())
+    assert gradients.squares.heads_LH == pytest.approx(0.0625 * WEIGHTS.square().numpy())
     assert gates.heads_LH.grad.tolist() == WEIGHTS.tolist()
 
 
@@ -90,8 +92,19 @@ def test_blocks_that_were_empty_from_the_start_stay_away():
 
 def test_heads_and_neurons_cost_the_same_when_scores_do_not_add_up():
     scores = balanced(UnitScores(np.array([[1.0, 3.0]]), np.array([[-4.0, 12.0]])), head_cost=64.0, neuron_cost=1.0)
-    assert scores.heads_LH.tolist() == [[32.0, 96.0]]
-    assert scores.neurons_LF.tolist() == [[-0.5, 1.5]]
+    assert scores.heads_LH == pytest.approx(np.array([[32.0, 96.0]]), rel=1e-5)
+    assert scores.neurons_LF == pytest.approx(np.array([[0.0, 2.0]]), abs=1e-5)
+
+
+def test_signed_scores_of_long_tails_starve_neither_kind():
+    rng = np.random.default_rng(0)
+    heads, neurons = rng.laplace(0.5, size=(6, 12)), rng.laplace(0.5, size=(6, 1536))
+    scores = balanced(UnitScores(heads, neurons), head_cost=128.0, neuron_cost=1.0)
+    share = scores.heads_LH.sum() / (scores.heads_LH.sum() + scores.neurons_LF.sum())
+    assert share == pytest.approx(0.5, abs=0.01)
+    assert np.array_equal(np.argsort(scores.heads_LH, axis=None), np.argsort(heads, axis=None))
+    worthless = balanced(UnitScores(-1.0 - heads**2, -1.0 - neurons**2), head_cost=128.0, neuron_cost=1.0)
+    assert np.array_equal(np.argsort(worthless.heads_LH, axis=None), np.argsort(-(heads**2), axis=None))
 
 
 def test_running_scores_are_unbiased_from_the_start():

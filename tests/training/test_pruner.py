@@ -89,6 +89,48 @@ def test_units_come_back_when_their_scores_rise():
     assert left == 20 - sum(pruner.gates.masks.kept_neurons_L())
 
 
+def test_one_cut_is_one_cut_also_after_an_earlier_target():
+    ramp = RampConfig(shape="one-shot", frozen_share=0.0)
+    masks = make_pruner(scores(0), sparsity=0.3).gates.masks
+    config = PruningConfig(ramp=ramp, update_every_steps=5, rules=RULES)
+    pruner = Pruner(
+        MODEL, masks, DENSE, config, SparsityRamp(initial=0.3, final=0.6, config=ramp), ParameterCost(),
+        FixedImportance(scores(1), scores(2)),
+    )  # fmt: skip
+    for step in range(40):
+        take_step(pruner, step, 40)
+    assert [event.step for event in pruner.events] == [40]
+    assert pruner.masks_before(40).equals(masks)
+
+
+def test_a_step_that_overflowed_is_not_scored():
+    infinite = UnitScores(np.full((2, 4), np.inf), np.full((2, 10), np.nan))
+    one, other = make_pruner(scores(0), infinite, scores(1)), make_pruner(scores(0), scores(1))
+    for step in range(40):
+        take_step(one, step, 40)
+        if step != 1:
+            take_step(other, step, 40)
+    assert one.gates.masks.equals(other.gates.masks)
+
+
+def test_l0_drives_gates_to_the_budget_of_one_cut():
+    ramp = RampConfig(shape="one-shot", frozen_share=0.0)
+    regularizer = RegularizerConfig(name="l0", gate_learning_rate=0.05)
+    config = PruningConfig(ramp=ramp, update_every_steps=5, rules=RULES, importance="gate", regularizer=regularizer)
+    torch.manual_seed(0)
+    pruner = Pruner(
+        MODEL, MaskSet.dense(2, 4, 10), DENSE, config, SparsityRamp(final=0.5, config=ramp), ParameterCost()
+    )
+    optimizer = torch.optim.Adam(pruner.parameter_groups())
+    for step in range(600):
+        take_step(pruner, step, 600)
+        if step == 598:
+            break
+        optimizer.step()
+        optimizer.zero_grad()
+    assert pruner._regularizer.expected_share().item() == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_short_run_still_ends_on_target():
     pruner = make_pruner(scores(0), every=100)
     for step in range(3):

@@ -5,6 +5,7 @@ import torch
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
+from training.costs import MacCost, ParameterCost
 from training.hard_concrete import HardConcreteGates
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 from training.regularization import GateL0, RegularizerConfig, make_gates, make_regularizer
@@ -103,6 +104,22 @@ def test_l0_meets_the_share_that_it_is_given(model):
         regularizer.penalty(model, 0.4).backward()
         optimizer.step()
     assert regularizer.expected_share().item() == pytest.approx(0.4, abs=0.03)
+
+
+def test_l0_counts_in_the_currency_of_the_budget_and_what_is_gone_already(model):
+    masks = MaskSet(heads_LH=np.array([[1, 1], [0, 0]], bool), neurons_LF=np.ones((2, 3), bool))
+    gates = make_gates("l0", masks)
+    for cost in (ParameterCost(), MacCost(100)):
+        regularizer = make_regularizer(RegularizerConfig(name="l0"), gates, DENSE, cost)
+        with torch.no_grad():
+            gates.heads_LH.fill_(-9.0)
+            gates.neurons_LF.fill_(9.0)
+        without_heads = DENSE.model_copy(update={"heads_L": (0, 0)})
+        expected = 1 - cost.cost(without_heads) / cost.cost(DENSE)
+        assert regularizer.expected_share().item() == pytest.approx(expected, abs=0.01)
+        with torch.no_grad():
+            gates.heads_LH.fill_(9.0)
+        assert regularizer.expected_share().item() == pytest.approx(expected / 2, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from training.modeling import SparseBertForSequenceClassification
 
 FloatArray = NDArray[np.float64]
 TINY = 1e-300
+ORDER = 1e-6  # of the mean worth: what tells units of no worth apart
 
 
 class UnitScores(NamedTuple):
@@ -26,7 +27,8 @@ class UnitScores(NamedTuple):
 class Signals:
     """What one step left, for each unit: ∂loss/∂z of each text, and how open its gate has become by itself.
 
-    Of the gradients there are the mean over texts, that of their absolute values, and that of their squares.
+    The mean of ∂loss/∂z over texts; with g, which the mask is multiplied by (1 unless gates are learned), the means of
+    |g ∂loss/∂z| and of its square.
     """
 
     model: SparseBertForSequenceClassification
@@ -74,12 +76,17 @@ def balanced(scores: UnitScores, head_cost: float, neuron_cost: float) -> UnitSc
     """Scores whose mean size for what a unit costs is the same for heads and for neurons.
 
     For criteria that do not add up: the norm of 64 neurons together is less than the sum of their norms, so that
-    undivided sums would starve the heads.
+    undivided sums would starve the heads. A score below 0 says that the unit is better closed: it is worth nothing, and
+    keeps its place in the order.
     """
-    return UnitScores(
-        scores.heads_LH * (head_cost / max(float(np.abs(scores.heads_LH).mean()), TINY)),
-        scores.neurons_LF * (neuron_cost / max(float(np.abs(scores.neurons_LF).mean()), TINY)),
-    )
+    return UnitScores(_worth(scores.heads_LH, head_cost), _worth(scores.neurons_LF, neuron_cost))
+
+
+def _worth(scores_LU: FloatArray, cost: float) -> FloatArray:
+    worth_LU: FloatArray = np.maximum(scores_LU, 0.0)
+    order_LU = (scores_LU - scores_LU.min()) / max(float(np.ptp(scores_LU)), TINY)
+    per_cost_LU: FloatArray = worth_LU / max(float(worth_LU.mean()), TINY) + ORDER * order_LU
+    return cost * per_cost_LU
 
 
 class RunningScores:

@@ -4,7 +4,7 @@ from training.importance import Signals, Unattached, UnitScores
 
 
 class FisherImportance(Unattached):
-    """The mean over texts of (z * ∂loss/∂z)² with z = 1, the diagonal of the empirical Fisher matrix.
+    """The mean over texts of (z * ∂loss/∂z)², z that of the open unit, the diagonal of the empirical Fisher matrix.
 
     Kwon et al. 2022, "A Fast Post-Training Pruning Framework for Transformers", section 3.2; Molchanov et al. 2019,
     "Importance Estimation for Neural Network Pruning", equation 8. Half of its sum over the

@@ -107,9 +107,11 @@ class Movement:
 
     @torch.no_grad()
     def observe(self, loss_scale: float) -> None:
-        """Take one step's gradients in."""
+        """Take one step's gradients in, unless fp16 overflowed: then the optimiser skips the step, too."""
+        finite = all(bool(gradient.isfinite().all()) for gradient in self._gradients)
         for weight, gradient, score in zip(self._weights.originals(), self._gradients, self.scores, strict=True):
-            score.addcmul_(weight, gradient, value=-1.0 / loss_scale)
+            if finite:
+                score.addcmul_(weight, gradient, value=-1.0 / loss_scale)
             gradient.zero_()
 
     def scores_W(self) -> Tensor:
