@@ -26,6 +26,7 @@ from sparsebert.checkpoint import (
 from sparsebert.errors import CheckpointError
 from sparsebert.files import new_folder
 from sparsebert.masks import MaskSet, load_masks, save_masks
+from training.faults import disk_errors
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification
 
@@ -50,7 +51,7 @@ def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint, predictions: Map
 
     `predictions` are the logits [N, C] for each split that it was judged on.
     """
-    with new_folder(folder, marker=RUN_FILE, kind="checkpoint") as part:
+    with disk_errors(folder), new_folder(folder, marker=RUN_FILE, kind="checkpoint") as part:
         checkpoint.model.save_pretrained(part)
         checkpoint.tokenizer.save_pretrained(part)
         save_masks(checkpoint.masks, part / MASKS_FILE)
@@ -90,12 +91,18 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
     run = read_run(folder)  # first: it has the message for a folder that is no checkpoint at all
     masks = load_masks(folder / MASKS_FILE)
     try:
-        model = SparseBertForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        model, loaded = SparseBertForSequenceClassification.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise CheckpointError(f"{folder} cannot be loaded ({reason}); train again or copy the whole folder") from error
     geometry = geometry_of(model)
+    strange = sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]})
+    if strange or geometry != run.dense_geometry:
+        reason = f"weights such as {strange[0]} do not match" if strange else "its sizes are not those of its run.json"
+        raise CheckpointError(f"{folder} holds another model than it was saved with ({reason}); copy the folder again")
     for name, array, sizes in (
         ("heads", masks.heads_LH, geometry.heads_L),
         ("neurons", masks.neurons_LF, geometry.neurons_L),

@@ -23,5 +23,8 @@ def main(arguments: Sequence[str]) -> None:
         result = run_training(config, options.output)
     for name, folder in result.checkpoints.items():
         logger.info("%s: accuracy %.2f%% -> %s", name, 100 * result.accuracies[name], folder)
+    if config.search is not None and result.best is None:
+        logger.info("next: a smaller --sparsity, a larger --max-drop, or more --recovery-epochs")
+        return
     last = result.checkpoints[result.best] if result.best else list(result.checkpoints.values())[-1]
     logger.info("next: sparsebert export %s --output models/NAME/VARIANT", last)

@@ -89,6 +89,8 @@ class TrainConfig:
         for name in (*WITHOUT_EFFECT, "search"):
             values.pop(name)
         values |= {"data": data_digest, "model": model_digest}
+        for stage_values in (values["dense"], values["sparse"], values["recovery"]):
+            stage_values.pop("accumulation")  # of rounding and dropout only; a run out of memory goes on with more
         if stage == "dense":
             for later in ("sparse", "recovery", "pruning", "budget", "distillation"):
                 values.pop(later)

@@ -94,7 +94,14 @@ def load_data(config: DataConfig) -> TextData:
             raise DataError(f"the {name} split of {data.source} is empty; it needs rows with text and label")
     if len(data.labels) < 2:
         raise DataError(f"{data.source} has the single label {data.labels[0]!r}; a classifier needs at least two")
-    return keep_aside(data, config.holdout)
+    data = keep_aside(data, config.holdout)
+    seen = {example.label for example in data.train}
+    if len(seen) < 2:
+        raise DataError(
+            f"all {len(data.train)} training texts of {data.source} are labelled {data.labels[seen.pop()]!r}; "
+            "a classifier needs texts of at least two labels"
+        )
+    return data
 
 
 def keep_aside(data: TextData, count: int) -> TextData:

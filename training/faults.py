@@ -5,31 +5,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from sparsebert.errors import CheckpointError, TrainingError
 
+TRAINING_CURE = (
+    "split each batch with --accumulation 4 and run again, which goes on where this ended; or lower --batch-size or "
+    "--max-length and give another --output"
+)
+
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Raises TrainingError where the block runs out of memory, on a GPU or a CPU."""
+def memory_errors(cure: str = TRAINING_CURE) -> Iterator[None]:
+    """Raises TrainingError, which names the cure, where the block runs out of memory, on a GPU or a CPU."""
     try:
         yield
     except (torch.cuda.OutOfMemoryError, RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise TrainingError(
-                "out of memory: lower --batch-size or --max-length, or split each batch with --accumulation 4; "
-                "then run again (an unfinished stage starts anew when the batch size changes)"
-            ) from error
+            raise TrainingError(f"out of memory: {cure}") from error
         raise
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Raises CheckpointError where the block cannot write `path`, and removes what it left of it."""
+    """Raises CheckpointError where the block cannot write `path`, and removes what it left of a file."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # torch.save has errors of its own for a full disk
-        path.unlink(missing_ok=True)
+    except (OSError, RuntimeError, SafetensorError) as error:  # libraries have errors of their own for a full disk
+        if path.is_file():
+            path.unlink()
         raise CheckpointError(
             f"{path} cannot be written ({str(error).partition(chr(10))[0]}); what was saved before is whole. Free some "
             "space and run again"

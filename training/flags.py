@@ -27,6 +27,8 @@ DESCRIPTION = (
     "A killed run goes on when started again."
 )
 
+SEARCHED = (0.5, 0.67, 0.8, 0.9)  # by --max-drop
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; its groups are those of the help."""
@@ -102,7 +104,8 @@ def _add_budget(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--max-drop", type=float, metavar="POINTS",
-        help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity, then halve gaps",
+        help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity "
+        "(default: 0.5,0.67,0.8,0.9), then halve gaps; the verdicts are in OUTPUT/search.json",
     )  # fmt: skip
     group.add_argument("--prune-scope", choices=get_args(Scope), help="one budget for all layers, or the same for each")
     group.add_argument(
@@ -235,7 +238,8 @@ def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
         return BudgetConfig(shares=shares, cost="latency", latency=choice)
     if options.latency_table is not None or options.latency_at is not None:
         raise ConfigError("--latency-table is used with --target-speedup only")
-    return replace(recipe.budget, **_given(shares=options.sparsity, cost=options.budget))
+    shares = SEARCHED if options.sparsity is None and options.max_drop is not None else options.sparsity
+    return replace(recipe.budget, **_given(shares=shares, cost=options.budget))
 
 
 def _search(options: argparse.Namespace) -> SearchConfig | None:

@@ -6,13 +6,16 @@ Knows nothing about which folder or name a `--model` stands for.
 
 import logging
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 
+from sparsebert.checkpoint import MASKS_FILE
 from sparsebert.errors import BackboneError
+from sparsebert.masks import load_masks
 from training.backbone import cannot_load
 from training.families import FAMILIES, sparse_config, sparse_weights
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
@@ -31,6 +34,7 @@ def load_dense(name_or_path: str, *, whole: bool = False, **config_changes: Any)
     Raises BackboneError when it cannot be read or is of no family that SparseBERT takes, and when it must be `whole`
     but has no classifier for as many labels or has them in another order.
     """
+    _refuse_sparse(Path(name_or_path))
     try:
         theirs = _read_config(name_or_path)
         own = _own_config(theirs)
@@ -41,6 +45,15 @@ def load_dense(name_or_path: str, *, whole: bool = False, **config_changes: Any)
         return _load(name_or_path, theirs, own, whole=whole)
     except (OSError, ValueError, SafetensorError) as error:
         raise cannot_load(name_or_path, error) from error
+
+
+def _refuse_sparse(folder: Path) -> None:
+    """Masks are no part of the weights, so a sparse checkpoint would become dense again."""
+    if not (folder / MASKS_FILE).is_file():
+        return
+    masks = load_masks(folder / MASKS_FILE)
+    if not (masks.heads_LH.all() and masks.neurons_LF.all()):
+        raise BackboneError(f"{folder} is sparse already; give the dense checkpoint that it came from")
 
 
 def max_positions(name_or_path: str) -> int:

@@ -23,7 +23,6 @@ from sparsebert.errors import ConfigError, TrainingError
 from training.batching import EncodedExample, collate, plan_epoch
 from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
-from training.faults import memory_errors
 from training.modeling import SparseBertForSequenceClassification
 from training.optimizer import new_optimizer
 from training.schedule import learning_rate_factor
@@ -166,7 +165,7 @@ class StageLoop:
         )
         for number, (own_B, weight) in enumerate(micro, start=1):
             synchronised = nullcontext() if number == len(micro) else accelerator.no_sync(self._model)
-            with synchronised, memory_errors():
+            with synchronised:
                 loss = self._loss(own_B) * weight
                 accelerator.backward(loss)
             self._loss_sum += loss.detach()

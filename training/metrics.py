@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import norm
 from sklearn.metrics import f1_score
 from torch import Tensor
 
@@ -15,7 +15,6 @@ from sparsebert.checkpoint import Example, Metrics
 
 BoolArray = NDArray[np.bool_]
 CONFIDENCE = 0.95
-RESAMPLES = 2000
 
 
 def judge(
@@ -36,16 +35,15 @@ def judge(
     return metrics.model_copy(update={"difference": difference, "difference_low": low, "difference_high": high})
 
 
-def paired_difference(correct_N: BoolArray, base_correct_N: BoolArray, seed: int = 0) -> tuple[float, float, float]:
+def paired_difference(correct_N: BoolArray, base_correct_N: BoolArray) -> tuple[float, float, float]:
     """The accuracy less that of `base` on the same texts, and its 95% interval.
 
-    The interval is that of the percentile bootstrap over texts (Efron and Tibshirani 1993, chapter 13).
+    The interval is Wald's with half a text more in each of the four cells of right and wrong (Agresti and Min 2005,
+    "Simple improved confidence intervals for comparing matched proportions"): a few texts on which both agree are no
+    certainty.
     """
-    gained_N = correct_N.astype(np.float64) - base_correct_N
-    if (gained_N == gained_N[0]).all():  # nothing to resample
-        return float(gained_N[0]), float(gained_N[0]), float(gained_N[0])
-    interval = bootstrap(
-        (gained_N,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return float(gained_N.mean()), float(interval.low), float(interval.high)
+    gained, lost = int((correct_N & ~base_correct_N).sum()), int((base_correct_N & ~correct_N).sum())
+    texts, disagreeing = len(correct_N) + 2.0, gained + lost + 1.0
+    middle = (gained - lost) / texts
+    half = float(norm.ppf(0.5 + CONFIDENCE / 2)) * (disagreeing / texts - middle**2) ** 0.5 / texts**0.5
+    return (gained - lost) / len(correct_N), max(-1.0, middle - half), min(1.0, middle + half)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.faults import memory_errors
 from training.oneshot import OneShotConfig, prune
 from training.terminal import tidy_terminal
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run `sparsebert prune` with the words after it."""
     options = build_parser().parse_args(arguments)
     config = OneShotConfig(sparsity=options.sparsity, num_examples=options.examples, seed=options.seed)
-    with tidy_terminal():
+    with tidy_terminal(), memory_errors("use fewer --examples"):
         accuracies = prune(options.checkpoint, options.output, config)
     logger.info(
         "accuracy: dense %.2f%%, after selection %.2f%%, after repair %.2f%% -> %s",

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from sparsebert.checkpoint import RunRecord, read_run
 from sparsebert.errors import ConfigError
+from sparsebert.files import write_whole
 from training.config import SearchConfig, TrainConfig
-from training.search import Trial, next_share, pooled_difference
+from training.faults import memory_errors
+from training.search import SEARCH_FILE, SearchRecord, Trial, next_share, pooled_difference
 from training.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,13 @@ def run_training(config: TrainConfig, output: Path) -> RunResult:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {output} cannot be written ({error.strerror}); choose another") from error
-    stages = Stages(config, output)
+    with memory_errors():
+        checkpoints, best = _run(Stages(config, output), config)
+    accuracies = {name: read_run(folder).accuracy for name, folder in checkpoints.items()}
+    return RunResult(checkpoints=checkpoints, accuracies=accuracies, best=best)
+
+
+def _run(stages: Stages, config: TrainConfig) -> tuple[dict[str, Path], str | None]:
     checkpoints = {"dense": stages.dense()}
     best = None
     if config.search is not None:
@@ -42,8 +50,7 @@ def run_training(config: TrainConfig, output: Path) -> RunResult:
     else:
         _walk(stages, config, checkpoints)
     stages.finish()
-    accuracies = {name: read_run(folder).accuracy for name, folder in checkpoints.items()}
-    return RunResult(checkpoints=checkpoints, accuracies=accuracies, best=best)
+    return checkpoints, best
 
 
 def _walk(stages: Stages, config: TrainConfig, checkpoints: dict[str, Path]) -> None:
@@ -68,7 +75,12 @@ def _search(stages: Stages, config: TrainConfig, search: SearchConfig, checkpoin
         logger.info("%s: %s", name, _told(trial, search, record))
         if trial.passes(search):
             start, initial, best = folder, share, name
+    shop, found = stages.shop, SearchRecord.of(trials, search, best)
+    if shop.accelerator.is_main_process:
+        write_whole(shop.output / SEARCH_FILE, found.model_dump_json(indent=2) + "\n")
     logger.info("largest sparsity within %.2f points: %s", search.max_drop, best or "none of those tried")
+    if all(trial.passes(search) for trial in trials):
+        logger.info("all targets passed: a --sparsity above %g may pass too", trials[-1].share)
     return best
 
 

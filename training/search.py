@@ -5,9 +5,14 @@ Pure; knows nothing about training. Differences are in points of accuracy, spars
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from sparsebert.checkpoint import RunRecord
 from training.config import SearchConfig
+
+SEARCH_FILE = "search.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,42 @@ class Trial:
     def is_sure(self, search: SearchConfig) -> bool:
         """Whether the whole interval is on one side of the tolerated loss."""
         return self.low >= -search.max_drop or self.high < -search.max_drop
+
+
+class TrialRecord(BaseModel):
+    """A share that was tried, and the verdict on it; differences in points of accuracy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    passes: bool
+    sure: bool
+
+
+class SearchRecord(BaseModel):
+    """What `search.json` says: the tolerated loss, what was tried in its order, and the checkpoint that was found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    max_drop: float
+    best: str | None
+    trials: tuple[TrialRecord, ...]
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], search: SearchConfig, best: str | None) -> "SearchRecord":
+        """The record of a search that has ended."""
+        records = tuple(
+            TrialRecord(
+                share=trial.share, difference=trial.difference, difference_low=trial.low, difference_high=trial.high,
+                passes=trial.passes(search), sure=trial.is_sure(search),
+            )
+            for trial in trials
+        )  # fmt: skip
+        return cls(max_drop=search.max_drop, best=best, trials=records)
 
 
 def next_share(trials: Sequence[Trial], targets: Sequence[float], search: SearchConfig) -> float | None:

@@ -20,6 +20,7 @@ from sparsebert.errors import ConfigError
 from sparsebert.files import write_whole
 from sparsebert.sensitivity import Sensitivity, render
 from training.batching import EncodedExample
+from training.faults import memory_errors
 from training.fisher import gate_fisher
 from training.geometry import geometry_of
 from training.importance import UnitScores
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     config = SensitivityConfig(num_examples=options.examples, shares=tuple(options.shares))
     if not options.output.parent.is_dir() or options.output.is_dir():
         raise ConfigError(f"--output {options.output} cannot be written; give a file in a folder that exists")
-    with tidy_terminal():
+    with tidy_terminal(), memory_errors("close other programs, or use a machine that has more"):
         record = run_sensitivity(options.checkpoint, config)
     write_whole(options.output, record.model_dump_json(indent=1) + "\n")
     sys.stdout.write(render(record))

@@ -62,6 +62,7 @@ class Stages:
         """Fine-tune the backbone."""
         folder, fingerprint = self.shop.output / DENSE, self.shop.fingerprint(DENSE)
         if is_finished(folder, fingerprint):
+            self._check_targets(read_run(folder).dense_geometry)
             return folder
         model = self.backbone()
         geometry = geometry_of(model)
@@ -102,7 +103,7 @@ class Stages:
         config, dense = self.config.distillation, self.shop.output / DENSE
         answers = answers_of_teacher(
             load_checkpoint(dense).model, self.shop.splits, self.shop.accelerator, self.shop.teacher_file(dense),
-            with_states=config.states_weight > 0,
+            self.shop.work, with_states=config.states_weight > 0,
         )  # fmt: skip
         return DistillationObjective(answers, config)
 

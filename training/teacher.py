@@ -6,6 +6,7 @@ N texts, C classes, L layers, D hidden size.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +19,12 @@ from tqdm import tqdm
 from sparsebert.errors import CheckpointError
 from training.batching import collate, plan_evaluation
 from training.distillation import TeacherAnswers
-from training.faults import disk_errors, memory_errors
+from training.faults import disk_errors
 from training.loop import EncodedSplits
 from training.modeling import SparseBertForSequenceClassification
 
 BATCH_SIZE = 64
+PART_BATCHES = 64  # what a killed run loses at most
 CACHE_PREFIX = "teacher-"
 
 
@@ -39,53 +41,80 @@ def answers_of_teacher(
     splits: EncodedSplits,
     accelerator: Accelerator,
     path: Path,
+    work: Path,
     *,
     with_states: bool,
 ) -> TeacherAnswers:
     """Logits, and the first token's state after each layer in half precision when asked for; `path` is the cache.
 
+    What is done of an unfinished cache lies in the folder `work`, from where a killed run goes on.
     Raises CheckpointError when the cache cannot be read.
     """
     if accelerator.is_main_process and not _has(path, with_states):
-        answers = _compute(teacher.to(accelerator.device).eval(), splits, accelerator, with_states)
-        _write(answers, path)
+        _make(teacher.to(accelerator.device).eval(), splits, accelerator, path, work, with_states)
     accelerator.wait_for_everyone()
     tensors = _read(path)
     return TeacherAnswers(tensors["logits_NC"], tensors["states_LND"] if with_states else None)
 
 
-@torch.inference_mode()
-def _compute(
-    teacher: SparseBertForSequenceClassification, splits: EncodedSplits, accelerator: Accelerator, with_states: bool
-) -> TeacherAnswers:
-    rows: dict[int, Tensor] = {}
-    states: dict[int, Tensor] = {}
+def _make(
+    teacher: SparseBertForSequenceClassification,
+    splits: EncodedSplits,
+    accelerator: Accelerator,
+    path: Path,
+    work: Path,
+    with_states: bool,
+) -> None:
     lengths = [len(example.token_ids) for example in splits.train]
-    with tqdm(total=len(lengths), desc="teacher", unit="text", disable=None) as bar, accelerator.autocast():
-        for indices_B in plan_evaluation(lengths, BATCH_SIZE):
+    plan = list(plan_evaluation(lengths, BATCH_SIZE))
+    parts: list[Path] = []
+    kind = "states" if with_states else "logits"
+    with tqdm(total=len(lengths), desc="teacher", unit="text", disable=None) as bar:
+        for start in range(0, len(plan), PART_BATCHES):
+            batches = plan[start : start + PART_BATCHES]
+            parts.append(work / f"{path.stem}.{kind}-{start}.part")
+            if not parts[-1].exists():
+                _write(_ask(teacher, splits, accelerator, batches, with_states), parts[-1])
+            bar.update(sum(map(len, batches)))
+    answers = [_read(part) for part in parts]
+    order_N = torch.argsort(torch.tensor([index for indices_B in plan for index in indices_B]))
+    whole = {name: torch.cat([answer[name] for answer in answers])[order_N] for name in answers[0]}
+    if with_states:
+        whole["states_LND"] = whole.pop("states_NLD").transpose(0, 1).contiguous()
+    _write(whole, path)
+    for part in parts:
+        part.unlink()
+
+
+@torch.inference_mode()
+def _ask(
+    teacher: SparseBertForSequenceClassification,
+    splits: EncodedSplits,
+    accelerator: Accelerator,
+    batches: Sequence[list[int]],
+    with_states: bool,
+) -> dict[str, Tensor]:
+    """What is said of the texts of `batches`, in their order."""
+    logits, states = [], []
+    with accelerator.autocast():
+        for indices_B in batches:
             batch = collate(splits.train, indices_B, splits.pad_id).to(accelerator.device)
-            with memory_errors():
-                output = teacher(
-                    input_ids=batch.input_ids,
-                    attention_mask=batch.attention_mask,
-                    token_type_ids=batch.token_type_ids,
-                    output_hidden_states=with_states,
-                )
-            rows |= dict(zip(indices_B, output.logits.float().cpu(), strict=True))
+            output = teacher(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                token_type_ids=batch.token_type_ids,
+                output_hidden_states=with_states,
+            )
+            logits.append(output.logits.float().cpu())
             if with_states:
                 states_BLD = torch.stack([state[:, 0] for state in output.hidden_states[1:]], dim=1)
-                states |= dict(zip(indices_B, states_BLD.half().cpu(), strict=True))
-            bar.update(len(indices_B))
-    order = range(len(lengths))
-    logits_NC = torch.stack([rows[index] for index in order])
-    return TeacherAnswers(logits_NC, torch.stack([states[index] for index in order], dim=1) if with_states else None)
+                states.append(states_BLD.half().cpu())
+    answers = {"logits_NC": torch.cat(logits)}
+    return answers | {"states_NLD": torch.cat(states)} if with_states else answers
 
 
-def _write(answers: TeacherAnswers, path: Path) -> None:
-    tensors = {"logits_NC": answers.logits_NC}
-    if answers.states_LND is not None:
-        tensors["states_LND"] = answers.states_LND.contiguous()
-    part = path.with_suffix(f".{os.getpid()}.part")  # runs side by side may share the cache
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")  # runs side by side may share the cache
     with disk_errors(part):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part)

@@ -40,6 +40,22 @@ def start_tracking(accelerator: Accelerator, name: TrackerName, config: Mapping[
     def track(values: Mapping[str, float], step: int) -> None:
         accelerator.log(dict(values), step=step)
 
+    if name != "wandb":
+        return track
+    return steps_beside(accelerator.log, accelerator.get_tracker(name, unwrap=True).define_metric)
+
+
+def steps_beside(log: Callable[[dict[str, float]], None], define_metric: Callable[..., object]) -> Track:
+    """For Weights & Biases, which drops steps that go back, as they do where a stage begins: a step for each stage."""
+    stages: set[str] = set()
+
+    def track(values: Mapping[str, float], step: int) -> None:
+        (stage,) = {name.partition("/")[0] for name in values}
+        if stage not in stages:
+            stages.add(stage)
+            define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        log({**values, f"{stage}/step": step})
+
     return track
 
 

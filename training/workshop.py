@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from sparsebert.checkpoint import Example
+from sparsebert.checkpoint import RUN_FILE, Example, read_run
 from training.backbone import model_digest, resolve_backbone
 from training.batching import EncodedExample
 from training.config import TrainConfig
-from training.data import TextData, load_data
+from training.data import HOLDOUT, TextData, load_data
 from training.encoding import EncodedSplit, encode, load_tokenizer
 from training.loop import EncodedSplits
 from training.masking import Reduce, unchanged
@@ -44,7 +44,22 @@ class Workshop:
         """All texts and labels."""
         data = load_data(self.config.data)
         logger.info("%s: %d training and %d validation texts", data.source, len(data.train), len(data.validation))
+        self._compare_holdout(data)
         return data
+
+    def _compare_holdout(self, data: TextData) -> None:
+        """Tell when the model to start from was trained on texts of the holdout."""
+        folder = Path(resolve_backbone(self.config.model))
+        if HOLDOUT not in data.others or not (folder / RUN_FILE).is_file():
+            return
+        theirs = read_run(folder).config.get("data")
+        kept = theirs.get("holdout", 0) if isinstance(theirs, dict) else 0
+        if kept < self.config.data.holdout:
+            logger.warning(
+                "%s was trained with --holdout %d, so it has seen texts of this one (%d): what it scores there says "
+                "nothing about new texts; train it again with --holdout %d",
+                folder, kept, self.config.data.holdout, self.config.data.holdout,
+            )  # fmt: skip
 
     @cached_property
     def judged(self) -> dict[str, tuple[Example, ...]]:
@@ -55,7 +70,8 @@ class Workshop:
     def splits(self) -> EncodedSplits:
         """Token ids of what is trained on and looked at while training."""
         train, validation = self._encode(self.data.train), self._encode(self.data.validation)
-        self.truncated_texts = train.truncated + validation.truncated
+        self._others = {name: self._encode(split) for name, split in self.data.others.items()}
+        self.truncated_texts = sum(split.truncated for split in (train, validation, *self._others.values()))
         if self.truncated_texts:
             logger.warning(
                 "%d texts have more than %d tokens and were cut; --max-length takes longer ones",
@@ -66,8 +82,8 @@ class Workshop:
     @cached_property
     def judged_tokens(self) -> dict[str, list[EncodedExample]]:
         """Token ids of `judged`."""
-        others = {name: self._encode(split).examples for name, split in self.data.others.items()}
-        return {VALIDATION: list(self.splits.validation), **others}
+        validation = list(self.splits.validation)
+        return {VALIDATION: validation, **{name: split.examples for name, split in self._others.items()}}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -104,6 +120,11 @@ class Workshop:
     def _backbone_digest(self) -> str:
         return model_digest(resolve_backbone(self.config.model))
 
+    @property
+    def work(self) -> Path:
+        """What only an unfinished run needs."""
+        return self.output / WORK_FOLDER
+
     def snapshot(self, name: str, fingerprint: str) -> SnapshotFile:
         """Where an unfinished stage is kept; it ends with the same numbers at the same precision only."""
         unfinished = f"{fingerprint} {self.accelerator.mixed_precision}"
@@ -117,7 +138,7 @@ class Workshop:
 
     def teacher_file(self, dense: Path) -> Path:
         """Where the answers of the model in `dense` are kept: until this run ends, or for other runs too."""
-        folder = self.config.teacher_cache or self.output / WORK_FOLDER
+        folder = self.config.teacher_cache or self.work
         arithmetic = str(self.accelerator.mixed_precision)
         return folder / cache_name(dense / "model.safetensors", self.data.digest, self.config.max_length, arithmetic)
 
@@ -125,12 +146,12 @@ class Workshop:
         """Remove what only an unfinished run needs, and end tracking."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            for path in (self.output / WORK_FOLDER).glob(f"{CACHE_PREFIX}*"):
+            for path in self.work.glob(f"{CACHE_PREFIX}*"):
                 path.unlink()
         self.accelerator.end_training()
 
     def _snapshot_path(self, name: str) -> Path:
-        return self.output / WORK_FOLDER / f"{name}.pt"
+        return self.work / f"{name}.pt"
 
     def _encode(self, examples: Sequence[Example]) -> EncodedSplit:
         return encode(examples, self.tokenizer, self.config.max_length)

@@ -171,6 +171,10 @@ def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) ->
     for folder in options.ours:
         verdict, checkpoint = judge_ours(bench, folder)
         asked = checkpoint.run.events[-1].target_sparsity
+        if len(checkpoint.run.config["budget"]["shares"]) > 1:
+            raise SystemExit(
+                f"{folder} is of a family: what its earlier targets took is not in its seconds; train it alone"
+            )
         own = {
             "pruner": "ours", "sparsity": asked, "seed": checkpoint.run.seed, "dense": bench.digest,
             "holdout_texts": options.holdout_texts, "weights": weights_digest(folder),

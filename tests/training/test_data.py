@@ -24,12 +24,19 @@ def test_sst2_files_as_glue_names_them(tmp_path):
 
 
 def test_mnli_has_pairs_and_its_own_validation_file(tmp_path):
-    table = pd.DataFrame({"premise": ["a b"], "hypothesis": ["c"], "label": [2]})
+    table = pd.DataFrame({"premise": ["a b", "d"], "hypothesis": ["c", "e"], "label": [2, 0]})
     table.to_parquet(tmp_path / "train.parquet")
-    table.to_parquet(tmp_path / "validation_matched.parquet")
+    table[:1].to_parquet(tmp_path / "validation_matched.parquet")
     data = load_data(DataConfig(task="mnli", data_dir=tmp_path))
     assert data.pair
     assert data.validation == (Example(text="a b", text_pair="c", label=2),)
+
+
+def test_training_texts_of_one_label_are_told(tmp_path):
+    for name in ("train", "validation"):
+        pd.DataFrame({"sentence": ["a", "b"], "label": [1, 1]}).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match="all 2 training texts of .* are labelled 'positive'"):
+        load_data(DataConfig(task="sst2", data_dir=tmp_path))
 
 
 def test_columns_can_be_named(tmp_path):
@@ -102,8 +109,9 @@ def test_a_holdout_is_chosen_by_text_and_never_trained_on(reviews_dir):
 
 
 def test_mnli_is_judged_on_mismatched_texts_too_when_they_are_there(tmp_path):
-    table = pd.DataFrame({"premise": ["a b"], "hypothesis": ["c"], "label": [2]})
-    for name in ("train", "validation_matched", "validation_mismatched"):
-        table.to_parquet(tmp_path / f"{name}.parquet")
+    table = pd.DataFrame({"premise": ["a b", "d"], "hypothesis": ["c", "e"], "label": [2, 0]})
+    table.to_parquet(tmp_path / "train.parquet")
+    for name in ("validation_matched", "validation_mismatched"):
+        table[:1].to_parquet(tmp_path / f"{name}.parquet")
     data = load_data(DataConfig(task="mnli", data_dir=tmp_path))
     assert data.others == {"validation_mismatched": (Example(text="a b", text_pair="c", label=2),)}

@@ -1,22 +1,26 @@
 """Every criterion, regulariser, budget and switch goes the whole way on a tiny model."""
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sparsebert.checkpoint import read_run
 from sparsebert.cli import run
+from sparsebert.errors import BackboneError, CheckpointError
 from sparsebert.latency import Curve, LatencyTable, ShapeLatency
 from training.budget import BudgetConfig
-from training.checkpoint import load_checkpoint, read_predictions
+from training.checkpoint import load_checkpoint, read_predictions, save_checkpoint
 from training.compaction import compact
 from training.config import SearchConfig, TrainConfig
 from training.data import DataConfig
 from training.encoding import encode
 from training.evaluation import predict_logits
+from training.flags import build_config, build_parser
 from training.loop import LoopConfig
 from training.pruner import PruningConfig
 from training.run import run_training
@@ -125,6 +129,93 @@ def test_a_search_ends_with_the_largest_that_is_good_enough(config, tmp_path):
     searching = replace(config, budget=BudgetConfig(shares=(0.3, 0.6)), search=SearchConfig(max_drop=99.0))
     assert run_training(searching, tmp_path).best == "sparse-60"
     assert not (tmp_path / "sparse-80").exists()
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert (found["best"], found["max_drop"]) == ("sparse-60", 99.0)
+    assert [(trial["share"], trial["passes"]) for trial in found["trials"]] == [(0.3, True), (0.6, True)]
+
+
+def test_a_search_may_find_nothing(config, tmp_path):
+    random = replace(config.pruning, importance="random", repair=False)
+    hopeless = replace(
+        config, pruning=random, recovery=replace(config.recovery, epochs=0), budget=BudgetConfig(shares=(0.95,)),
+        search=SearchConfig(max_drop=0.0, resolution=0.99),
+    )  # fmt: skip
+    assert run_training(hopeless, tmp_path).best is None
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert found["best"] is None
+    assert [(trial["share"], trial["passes"]) for trial in found["trials"]] == [(0.95, False)]
+
+
+def test_a_search_walks_from_half_to_nine_tenths_unless_told(config, tmp_path):
+    options = build_parser().parse_args(["--output", str(tmp_path), "--max-drop", "1"])
+    assert build_config(options).budget.shares == (0.5, 0.67, 0.8, 0.9)
+
+
+def test_a_target_that_cannot_be_met_is_told_before_the_others_are_trained(config, tmp_path, capsys):
+    words = flags_of(config, tmp_path)
+    assert run([*words, "--sparsity", "0"]) == 0
+    assert run([*words, "--sparsity", "0.5,0.99", "--min-heads", "1"]) == 1
+    assert "99.0% of the encoder cannot be removed" in capsys.readouterr().err
+    assert not (tmp_path / "sparse-50").exists()
+
+
+def test_a_run_out_of_memory_goes_on_with_more_accumulation(config, tmp_path, monkeypatch, capsys):
+    words = [*flags_of(config, tmp_path), "--sparsity", "0.5"]
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.stages.compact", no_memory)  # before the recovery
+        assert run(words) == 1
+    assert "out of memory: split each batch with --accumulation 4 and run again" in capsys.readouterr().err
+    assert run([*words, "--accumulation", "4"]) == 0
+    assert read_run(tmp_path / "sparse").removed_share >= 0.5
+
+
+def test_few_texts_are_pruned_too(config, tmp_path):
+    little = replace(config.sparse, epochs=0.01)
+    run_training(replace(config, sparse=little), tmp_path)
+    assert read_run(tmp_path / "sparse").removed_share >= 0.5
+
+
+def test_a_holdout_that_the_dense_model_has_seen_is_told(config, tmp_path, caplog):
+    run_training(replace(config, data=replace(config.data, holdout=24), budget=BudgetConfig()), tmp_path / "a")
+    assert "was trained with --holdout 16, so it has seen texts of this one (24)" in caplog.text
+    caplog.clear()
+    run_training(replace(config, data=replace(config.data, holdout=8), budget=BudgetConfig()), tmp_path / "b")
+    assert "has seen texts" not in caplog.text
+
+
+def test_a_sparse_checkpoint_is_no_dense_model(config, tmp_path, capsys):
+    run_training(config, tmp_path)
+    again = replace(config, model=str(tmp_path / "sparse"))
+    with pytest.raises(BackboneError, match="is sparse already; give the dense checkpoint that it came from"):
+        run_training(again, tmp_path / "again")
+
+
+def test_weights_of_another_model_are_no_checkpoint(config, tmp_path):
+    run_training(replace(config, budget=BudgetConfig()), tmp_path)
+    weights = tmp_path / "dense" / "model.safetensors"
+    renamed = {f"other.{name}": tensor for name, tensor in load_file(weights).items()}
+    save_file(renamed, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="holds another model than it was saved with .*do not match"):
+        load_checkpoint(tmp_path / "dense")
+
+
+def test_a_checkpoint_on_a_full_disk_leaves_the_old_one(config, tmp_path):
+    checkpoint = load_checkpoint(Path(config.model))
+    save_checkpoint(tmp_path / "a", checkpoint, {})
+    before = (tmp_path / "a" / "model.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="a cannot be written .* what was saved before is whole"):
+            save_checkpoint(tmp_path / "a", checkpoint, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_texts_that_are_cut_are_counted(config, tmp_path, caplog):

@@ -1,4 +1,5 @@
 import pytest
+from safetensors import SafetensorError
 
 from sparsebert.errors import CheckpointError, TrainingError
 from training.faults import disk_errors, memory_errors
@@ -12,7 +13,7 @@ from training.faults import disk_errors, memory_errors
     ],
 )
 def test_out_of_memory_names_what_to_lower(error):
-    cure = "out of memory: lower --batch-size or --max-length, .* --accumulation 4"
+    cure = "out of memory: split each batch with --accumulation 4 and run again"
     with pytest.raises(TrainingError, match=cure), memory_errors():
         raise error
 
@@ -35,3 +36,10 @@ def test_what_is_half_written_goes(tmp_path):
         raise OSError(28, "No space left on device")
     assert not part.exists()
     assert whole.read_text() == "old"
+
+
+def test_libraries_have_errors_of_their_own(tmp_path):
+    whole = "cannot be written .*; what was saved before is whole"
+    with pytest.raises(CheckpointError, match=whole), disk_errors(tmp_path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    assert tmp_path.exists()

@@ -23,9 +23,12 @@ def test_the_difference_to_dense_is_paired():
     assert metrics.difference_low <= -0.25 <= metrics.difference_high
 
 
-def test_equal_answers_differ_by_nothing_for_sure():
-    right = np.array([True, False, True])
-    assert paired_difference(right, right) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize(("texts", "points"), [(20, 8.9), (872, 0.22)])
+def test_equal_answers_on_few_texts_are_no_certainty(texts, points):
+    right = np.arange(texts) % 10 > 0
+    difference, low, high = paired_difference(right, right)
+    assert (difference, -low) == (0.0, high)
+    assert 100 * high == pytest.approx(points, rel=0.02)  # 1.96 * sqrt(1 / (n + 2)) / sqrt(n + 2)
 
 
 def test_the_interval_is_that_of_a_paired_proportion():

@@ -307,18 +307,6 @@ def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
         run_training(config, tmp_path)
 
 
-def test_runs_with_one_teacher_ask_it_once(config, tmp_path, monkeypatch):
-    cached = replace(config, dense=replace(config.dense, epochs=1), teacher_cache=tmp_path / "cache")
-    run_training(cached, tmp_path / "a")
-    (kept,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr("training.teacher._compute", None)  # nobody asks again
-    run_training(replace(cached, pruning=replace(cached.pruning, importance="magnitude")), tmp_path / "b")
-    assert [*(tmp_path / "cache").iterdir()] == [kept]
-    assert not [*(tmp_path / "b" / ".work").glob("*")]
-    with pytest.raises(TypeError):  # another model is asked itself
-        run_training(replace(cached, seed=cached.seed + 1), tmp_path / "c")
-
-
 def test_a_snapshot_of_something_else_is_told(tmp_path):
     torch.save([1, 2], tmp_path / "dense.pt")
     with pytest.raises(CheckpointError, match="cannot be read; delete it"):

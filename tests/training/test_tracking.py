@@ -1,7 +1,7 @@
 import pytest
 
 from sparsebert.errors import ConfigError, MissingExtraError
-from training.tracking import check_tracker, flat
+from training.tracking import check_tracker, flat, steps_beside
 
 
 def test_settings_are_one_level_of_plain_values():
@@ -19,3 +19,17 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("training.tracking.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="--track wandb needs: pip install wandb"):
         check_tracker("wandb")
+
+
+def test_a_stage_has_steps_of_its_own_where_they_must_not_go_back():
+    logged, defined = [], []
+    track = steps_beside(logged.append, lambda name, step_metric: defined.append((name, step_metric)))
+    track({"dense/loss": 0.5}, 40)
+    track({"dense/loss": 0.25}, 60)
+    track({"sparse/loss": 0.75, "sparse/accuracy": 0.5}, 20)
+    assert logged == [
+        {"dense/loss": 0.5, "dense/step": 40},
+        {"dense/loss": 0.25, "dense/step": 60},
+        {"sparse/loss": 0.75, "sparse/accuracy": 0.5, "sparse/step": 20},
+    ]
+    assert defined == [("dense/*", "dense/step"), ("sparse/*", "sparse/step")]

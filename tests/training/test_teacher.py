@@ -1,0 +1,64 @@
+"""What the dense model says is asked once, also when runs share it or are killed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import training.teacher
+from training.budget import BudgetConfig
+from training.config import TrainConfig
+from training.data import DataConfig
+from training.loop import LoopConfig
+from training.run import run_training
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code catches it."""
+
+
+@pytest.fixture
+def config(bert_dir, reviews_dir) -> TrainConfig:
+    loop = LoopConfig(epochs=1, batch_size=8, learning_rate=1e-2)
+    return TrainConfig(
+        model=str(bert_dir), data=DataConfig(data_dir=reviews_dir), dense=loop, sparse=loop,
+        budget=BudgetConfig(shares=(0.3,)), max_length=16, track="none", arithmetic="fp32",
+    )  # fmt: skip
+
+
+def test_runs_with_one_teacher_ask_it_once(config, tmp_path, monkeypatch):
+    cached = replace(config, teacher_cache=tmp_path / "cache")
+    run_training(cached, tmp_path / "a")
+    (kept,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr("training.teacher._ask", None)  # nobody asks again
+    run_training(replace(cached, pruning=replace(cached.pruning, importance="magnitude")), tmp_path / "b")
+    assert [*(tmp_path / "cache").iterdir()] == [kept]
+    assert not [*(tmp_path / "b" / ".work").glob("*")]
+    with pytest.raises(TypeError):  # another model is asked itself
+        run_training(replace(cached, seed=cached.seed + 1), tmp_path / "c")
+
+
+@pytest.mark.parametrize("states_weight", [0.0, 1.0])
+def test_a_teacher_that_was_killed_goes_on(config, tmp_path, monkeypatch, states_weight):
+    short = replace(config, distillation=replace(config.distillation, states_weight=states_weight))
+    run_training(short, tmp_path / "whole")
+    monkeypatch.setattr("training.teacher.PART_BATCHES", 1)
+    ask, asked = training.teacher._ask, []
+
+    def ask_twice(*arguments):
+        if len(asked) == 1:
+            asked.append("killed")
+            raise Killed
+        asked.append(arguments[3])
+        return ask(*arguments)
+
+    monkeypatch.setattr("training.teacher._ask", ask_twice)
+    with pytest.raises(Killed):
+        run_training(short, tmp_path / "killed")
+    run_training(short, tmp_path / "killed")
+    batches = [batch for batches in asked if batches != "killed" for batch in batches]
+    assert sorted(index for batch in batches for index in batch) == list(range(96))  # each text once
+    assert not [*(tmp_path / "killed" / ".work").iterdir()]
+    whole, killed = (load_file(tmp_path / name / "sparse" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[key], killed[key]) for key in whole)
