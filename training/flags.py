@@ -17,7 +17,7 @@ from training.data import DataConfig
 from training.recipes import RECIPES
 from training.regularization import DEFAULT_STRENGTH
 from training.schedule import SHAPES
-from training.selection import Scope
+from training.selection import Scope, SelectionRules
 from training.tasks import TASKS
 from training.tracking import TRACKERS
 
@@ -35,7 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sparsebert train", description=DESCRIPTION)
     add_output(parser)
     add_data(parser.add_argument_group("model and data"))
-    _add_budget(parser.add_argument_group("how much to prune"))
+    budget = parser.add_argument_group("how much to prune")
+    add_budget(budget)
+    budget.add_argument(
+        "--max-drop", type=float, metavar="POINTS",
+        help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity "
+        "(default: 0.5,0.67,0.8,0.9), then halve gaps; the verdicts are in OUTPUT/search.json",
+    )  # fmt: skip
     _add_pruning(parser.add_argument_group("how to prune"))
     training = parser.add_argument_group("how to train")
     add_dense_training(training)
@@ -86,7 +92,8 @@ def add_shares(group: "argparse._ArgumentGroup") -> None:
     )  # fmt: skip
 
 
-def _add_budget(group: "argparse._ArgumentGroup") -> None:
+def add_budget(group: "argparse._ArgumentGroup") -> None:
+    """How much is to leave, in which currency, and what every layer keeps."""
     add_shares(group)
     group.add_argument("--budget", choices=("parameters", "macs"), help="what the shares count (default: parameters)")
     group.add_argument(
@@ -102,11 +109,6 @@ def _add_budget(group: "argparse._ArgumentGroup") -> None:
         metavar="PRECISION:BATCHxTOKENS",
         help="row of the table (default: int8:1x32)",
     )
-    group.add_argument(
-        "--max-drop", type=float, metavar="POINTS",
-        help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity "
-        "(default: 0.5,0.67,0.8,0.9), then halve gaps; the verdicts are in OUTPUT/search.json",
-    )  # fmt: skip
     group.add_argument("--prune-scope", choices=get_args(Scope), help="one budget for all layers, or the same for each")
     group.add_argument(
         "--min-heads", type=int, metavar="N", help="heads that every layer keeps; 0: its attention may go"
@@ -185,7 +187,7 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
         sparse=replace(recipe.sparse, **pruned, **_given(epochs=options.prune_epochs)),
         recovery=replace(recipe.recovery, **pruned, **_given(epochs=options.recovery_epochs)),
         pruning=_pruning(recipe, options),
-        budget=_budget(recipe, options),
+        budget=build_budget(recipe.budget, options),
         search=_search(options),
         distillation=replace(
             recipe.distillation,
@@ -204,16 +206,13 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
 
 def _pruning(recipe: TrainConfig, options: argparse.Namespace) -> Any:
     pruning = recipe.pruning
-    floor = replace(pruning.rules.floor, **_given(heads=options.min_heads, neurons=options.min_neurons))
     return replace(
         pruning,
         ramp=replace(
             pruning.ramp,
             **_given(shape=options.schedule, warmup_share=options.warmup, frozen_share=options.frozen),
         ),
-        rules=replace(
-            pruning.rules, floor=floor, **_given(neuron_multiple=options.neuron_multiple, scope=options.prune_scope)
-        ),
+        rules=build_rules(pruning.rules, options),
         regularizer=replace(
             pruning.regularizer, **_given(name=options.regularizer, strength=options.regularizer_strength)
         ),
@@ -225,7 +224,14 @@ def _pruning(recipe: TrainConfig, options: argparse.Namespace) -> Any:
     )  # fmt: skip
 
 
-def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
+def build_rules(rules: SelectionRules, options: argparse.Namespace) -> SelectionRules:
+    """`rules` with the given flags in them. Raises ConfigError for a value out of range."""
+    floor = replace(rules.floor, **_given(heads=options.min_heads, neurons=options.min_neurons))
+    return replace(rules, floor=floor, **_given(neuron_multiple=options.neuron_multiple, scope=options.prune_scope))
+
+
+def build_budget(budget: BudgetConfig, options: argparse.Namespace) -> BudgetConfig:
+    """`budget` with the given flags in it. Raises ConfigError for a value out of range or flags that exclude others."""
     if options.sparsity == (0.0,):  # whatever else is asked for
         return BudgetConfig()
     if options.target_speedup is not None:
@@ -239,7 +245,7 @@ def _budget(recipe: TrainConfig, options: argparse.Namespace) -> BudgetConfig:
     if options.latency_table is not None or options.latency_at is not None:
         raise ConfigError("--latency-table is used with --target-speedup only")
     shares = SEARCHED if options.sparsity is None and options.max_drop is not None else options.sparsity
-    return replace(recipe.budget, **_given(shares=shares, cost=options.budget))
+    return replace(budget, **_given(shares=shares, cost=options.budget))
 
 
 def _search(options: argparse.Namespace) -> SearchConfig | None:

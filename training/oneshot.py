@@ -6,6 +6,7 @@ Knows nothing about the command line.
 """
 
 import importlib.metadata
+import json
 import logging
 import platform
 import time
@@ -22,6 +23,7 @@ from sparsebert.files import check_replaceable
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
 from training.batching import EncodedExample
+from training.budget import BudgetConfig
 from training.checkpoint import MaskedCheckpoint, save_checkpoint
 from training.evaluation import accuracy
 from training.fisher import gate_fisher
@@ -45,21 +47,26 @@ VERSIONED = ("torch", "transformers", "numpy")
 class OneShotConfig:
     """How much to remove, and by how many of the training texts that the checkpoint holds."""
 
-    sparsity: float
+    budget: BudgetConfig
     num_examples: int = 2048
     seed: int = 0
     ridge: float = RIDGE
     rules: SelectionRules = field(default_factory=SelectionRules)
 
     def __post_init__(self) -> None:
-        if not 0 < self.sparsity < 1:
-            raise ConfigError(f"--sparsity is {self.sparsity}; it must be above 0 and below 1")
+        if len(self.budget.shares) != 1:
+            raise ConfigError(f"one share can be removed, not {len(self.budget.shares)}")
         if self.num_examples < 1:
             raise ConfigError(f"--examples is {self.num_examples}; it must be at least 1")
         if self.seed < 0:
             raise ConfigError(f"--seed is {self.seed}; it must be at least 0")
         if self.ridge <= 0:
             raise ConfigError(f"the ridge is {self.ridge}; it must be above 0")
+
+    @property
+    def share(self) -> float:
+        """What is to be removed of the budget's cost."""
+        return self.budget.shares[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +92,12 @@ def prune(
     check_replaceable(output, marker=RUN_FILE, kind="checkpoint")  # told now, not after minutes
     opened = open_dense(folder)
     geometry = geometry_of(opened.model)
-    check_share(geometry, config.sparsity, config.rules)
+    cost = config.budget.cost_model(opened.checkpoint.run.max_length, geometry)
+    check_share(geometry, config.share, config.rules, cost)
     examples = _training_texts(opened, config)
     validation = opened.encode(opened.checkpoint.examples)
     dense_NC = opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
-    masks = select_units(_scores(opened, examples), geometry, config.sparsity, config.rules)
+    masks = select_units(_scores(opened, examples), geometry, config.share, config.rules, cost)
     selected_NC = opened.logits(opened.model, masks, validation, "selection")
     model, repairs = _repair(opened, masks, examples, config)
     logits_NC = opened.logits(model, masks, validation, "repair")
@@ -133,7 +141,7 @@ def _describe(
     """How the checkpoint was made, for its `run.json`."""
     return {
         "made_by": "sparsebert prune",
-        **asdict(config),
+        **json.loads(json.dumps(asdict(config), default=str)),
         "num_examples": num_examples,
         "accuracies": asdict(accuracies),
         "repairs": [asdict(repair) for repair in repairs],
@@ -150,6 +158,7 @@ def _record(
 ) -> RunRecord:
     geometry = geometry_of(dense.model)
     removed = masked_geometry(geometry, masks).encoder_sparsity(geometry)
+    cost = config.budget.cost_model(dense.run.max_length, geometry)
     return RunRecord(
         **dense.run.model_dump(
             include={
@@ -168,7 +177,7 @@ def _record(
         config=made | {"dense": dense.run.config},
         dense_geometry=geometry,
         encoder_sparsity=removed,
-        removed_share=removed,
+        removed_share=1.0 - cost.cost(masked_geometry(geometry, masks)) / cost.cost(geometry),
         accuracy=metrics.accuracy,
         metrics={VALIDATION: metrics},
         duration_s=round(duration_s, 3),
@@ -180,7 +189,7 @@ def _record(
 
 def _event(geometry: Geometry, old: MaskSet, new: MaskSet, config: OneShotConfig) -> PruningEvent:
     reached = masked_geometry(geometry, new).encoder_sparsity(geometry)
-    return mask_change(old, new, step=0, target=config.sparsity, reached=reached)
+    return mask_change(old, new, step=0, target=config.share, reached=reached)
 
 
 def _save(

@@ -8,17 +8,28 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparsebert.errors import ConfigError
+from training.budget import BudgetConfig
 from training.faults import memory_errors
+from training.flags import add_budget, build_budget, build_rules, no_flags
 from training.oneshot import OneShotConfig, prune
+from training.selection import SelectionRules
 from training.terminal import tidy_terminal
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_SPARSITY = 0.5
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run `sparsebert prune` with the words after it."""
-    options = build_parser().parse_args(arguments)
-    config = OneShotConfig(sparsity=options.sparsity, num_examples=options.examples, seed=options.seed)
+    options = argparse.Namespace(**{**vars(no_flags()), **vars(build_parser().parse_args(arguments))})
+    budget = build_budget(BudgetConfig(shares=(DEFAULT_SPARSITY,)), options)
+    if len(budget.shares) != 1:
+        raise ConfigError("'sparsebert prune' makes one checkpoint: give one --sparsity or --target-speedup above 0")
+    config = OneShotConfig(
+        budget=budget, num_examples=options.examples, seed=options.seed, rules=build_rules(SelectionRules(), options)
+    )
     with tidy_terminal(), memory_errors("use fewer --examples"):
         accuracies = prune(options.checkpoint, options.output, config)
     logger.info(
@@ -40,9 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="folder that 'sparsebert train' wrote, such as runs/demo/dense")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the sparse checkpoint")
-    parser.add_argument(
-        "--sparsity", type=float, default=0.5, metavar="S", help="share of encoder parameters to remove (default: 0.5)"
-    )
+    add_budget(parser.add_argument_group(f"how much to prune (default: --sparsity {DEFAULT_SPARSITY})"))
     parser.add_argument(
         "--examples",
         type=int,

@@ -14,7 +14,7 @@ from training.pruner import PruningConfig
 from training.schedule import RampConfig
 
 # Score, cut once, repair by least squares, and train what is left: better and faster than a ramp (docs/results.md).
-AT_ONCE = RampConfig(shape="one-shot", frozen_share=0.0)
+AT_ONCE = PruningConfig(ramp=RampConfig(shape="one-shot", frozen_share=0.0), score_decay=0.99)
 
 
 def standard() -> TrainConfig:
@@ -28,7 +28,7 @@ def standard() -> TrainConfig:
         dense=LoopConfig(epochs=3, learning_rate=5e-5),
         sparse=LoopConfig(epochs=0.2, learning_rate=5e-5),
         recovery=LoopConfig(epochs=3, learning_rate=5e-5),
-        pruning=PruningConfig(ramp=AT_ONCE),
+        pruning=AT_ONCE,
         budget=BudgetConfig(shares=(0.67,)),
     )
 
@@ -45,7 +45,7 @@ def demo() -> TrainConfig:
         dense=LoopConfig(epochs=2, learning_rate=1e-4, train_embeddings=False),
         sparse=sparse,
         recovery=replace(sparse, epochs=4),
-        pruning=PruningConfig(ramp=AT_ONCE),
+        pruning=AT_ONCE,
         budget=BudgetConfig(shares=(0.67,)),
     )
 

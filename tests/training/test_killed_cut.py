@@ -11,7 +11,6 @@ from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.data import DataConfig
 from training.loop import LoopConfig
-from training.pruner import PruningConfig
 from training.recipes import AT_ONCE
 from training.run import run_training
 from training.snapshot import SnapshotFile
@@ -26,7 +25,7 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
     loop = LoopConfig(epochs=2, batch_size=8, learning_rate=5e-3)
     return TrainConfig(
         model=str(bert_dir), data=DataConfig(data_dir=reviews_dir), dense=replace(loop, learning_rate=1e-2),
-        sparse=replace(loop, epochs=1), recovery=loop, pruning=PruningConfig(ramp=AT_ONCE), max_length=16,
+        sparse=replace(loop, epochs=1), recovery=loop, pruning=AT_ONCE, max_length=16,
         budget=BudgetConfig(shares=(0.4, 0.6)), track="none", snapshot_every_s=0.0, arithmetic="fp32",
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from sparsebert.checkpoint import Example, read_run
 from sparsebert.cli import run
 from sparsebert.errors import CheckpointError, ConfigError
+from training.budget import BudgetConfig
 from training.checkpoint import load_checkpoint
 from training.encoding import encode
 from training.evaluation import accuracy, predict_logits
@@ -20,7 +21,7 @@ RULES = SelectionRules(floor=KeepFloor(heads=1, neurons=2))
 
 @pytest.fixture
 def config():
-    return OneShotConfig(sparsity=0.5, num_examples=80, rules=RULES)
+    return OneShotConfig(budget=BudgetConfig(shares=(0.5,)), num_examples=80, rules=RULES)
 
 
 def test_a_dense_checkpoint_becomes_a_sparse_one(dense_dir, sparse_dir, tmp_path, config):
@@ -40,8 +41,8 @@ def test_a_dense_checkpoint_becomes_a_sparse_one(dense_dir, sparse_dir, tmp_path
     assert len(record.events) == 1
     assert record.events[0].encoder_sparsity == record.encoder_sparsity
     made = record.config
-    assert {name: made[name] for name in ("made_by", "sparsity", "num_examples", "seed")} == {
-        "made_by": "sparsebert prune", "sparsity": 0.5, "num_examples": 80, "seed": 0,
+    assert {name: made[name] for name in ("made_by", "num_examples", "seed")} == {
+        "made_by": "sparsebert prune", "num_examples": 80, "seed": 0,
     }  # fmt: skip
     assert made["accuracies"]["selected"] == accuracies.selected
     assert len(made["repairs"]) == 6
@@ -86,6 +87,16 @@ def test_a_failed_run_leaves_what_was_there(dense_dir, sparse_dir, tmp_path, con
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
 
 
+def test_budgets_and_floors_are_those_of_training(dense_dir, tmp_path):
+    words = ["prune", str(dense_dir), "--output", str(tmp_path / "a"), "--sparsity", "0.4", "--budget", "macs"]
+    assert run([*words, "--min-heads", "2", "--neuron-multiple", "8"]) == 0
+    checkpoint = load_checkpoint(tmp_path / "a")
+    assert 0.4 <= checkpoint.run.removed_share < 0.55
+    assert checkpoint.run.removed_share != checkpoint.run.encoder_sparsity
+    assert min(checkpoint.masks.kept_heads_L()) >= 2
+    assert {neurons % 8 for neurons in checkpoint.masks.kept_neurons_L()} == {0}
+
+
 def test_training_does_not_take_it_for_its_own(dense_dir, tmp_path, config):
     prune(dense_dir, tmp_path / "sparse", config)
     assert "fingerprint" not in read_run(tmp_path / "sparse").config
@@ -94,7 +105,8 @@ def test_training_does_not_take_it_for_its_own(dense_dir, tmp_path, config):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--sparsity", "0"], "--sparsity is 0.0; it must be above 0 and below 1"),
+        (["--sparsity", "0"], "makes one checkpoint: give one --sparsity"),
+        (["--sparsity", "0.5,0.67"], "makes one checkpoint: give one --sparsity"),
         (["--sparsity", "1.5"], "--sparsity is 1.5; it must be above 0 and below 1"),
         (["--examples", "0"], "--examples is 0; it must be at least 1"),
         (["--seed", "-1"], "--seed is -1; it must be at least 0"),
