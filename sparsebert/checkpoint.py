@@ -57,6 +57,14 @@ class EvaluationPoint(_Record):
     encoder_sparsity: float
 
 
+class LossPoint(_Record):
+    """The mean training loss over the steps since the last evaluation, and the share removed, after `step` steps."""
+
+    step: int
+    training_loss: float
+    encoder_sparsity: float
+
+
 class Metrics(_Record):
     """What a checkpoint scored on one split, and how it compares with the dense model on the same texts.
 
@@ -88,8 +96,8 @@ class RunRecord(_Record):
 
     `accuracy` is that of the validation split in `metrics`, which has every split that was judged, in full precision.
     `removed_share` is counted as the budget was: parameters, multiply-accumulates or time. `evaluations` are those
-    of training, in its own arithmetic. `weight_sparsity` is the share of the encoder's matrices that a baseline set to
-    0, weight by weight: it makes nothing smaller or faster.
+    of training, in its own arithmetic, and `losses` what it was like between them. `weight_sparsity` is the share of
+    the encoder's matrices that a baseline set to 0, weight by weight: it makes nothing smaller or faster.
     """
 
     schema_version: Literal[2] = 2
@@ -108,6 +116,7 @@ class RunRecord(_Record):
     accuracy: float
     duration_s: float
     evaluations: tuple[EvaluationPoint, ...]
+    losses: tuple[LossPoint, ...] = ()
     events: tuple[PruningEvent, ...]
     versions: dict[str, str]
     metrics: dict[str, Metrics]

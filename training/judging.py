@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from sparsebert.checkpoint import EvaluationPoint, Metrics, PruningEvent, RunRecord, evenly_spaced
+from sparsebert.checkpoint import EvaluationPoint, LossPoint, Metrics, PruningEvent, RunRecord, evenly_spaced
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet
@@ -38,6 +38,7 @@ class Trained:
     masks: MaskSet
     duration_s: float
     evaluations: Sequence[EvaluationPoint]
+    losses: Sequence[LossPoint] = ()
     events: Sequence[PruningEvent] = ()
     weight_sparsity: float = 0.0
 
@@ -118,6 +119,7 @@ def _record(
         accuracy=metrics[VALIDATION].accuracy,
         duration_s=round(trained.duration_s, 3),
         evaluations=tuple(trained.evaluations),
+        losses=tuple(trained.losses),
         events=tuple(trained.events),
         versions={"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in VERSIONED},
         metrics=metrics,

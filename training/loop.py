@@ -18,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsebert.checkpoint import EvaluationPoint
+from sparsebert.checkpoint import EvaluationPoint, LossPoint
 from sparsebert.errors import ConfigError, TrainingError
 from training.batching import EncodedExample, collate, plan_epoch
 from training.distillation import Answer, Objective
@@ -96,6 +96,7 @@ class StageLoop:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.evaluations: list[EvaluationPoint] = []
+        self.losses: list[LossPoint] = []
         self.duration_s = 0.0
         self._name = name
         self._data = data
@@ -194,7 +195,11 @@ class StageLoop:
             self._evaluate()
             self._show(bar, self.evaluations[-1].training_loss)
         elif self._step % CHECK_EVERY_STEPS == 0:
-            self._show(bar, self._mean_loss())
+            loss = self._mean_loss()
+            self.losses.append(
+                LossPoint(step=self._step, training_loss=loss, encoder_sparsity=self._pruner.encoder_sparsity)
+            )
+            self._show(bar, loss)
         if not self._accelerator.is_main_process:
             return
         ended = self._step % self._steps_per_epoch == 0 or self._step == self._num_steps
@@ -259,6 +264,7 @@ class StageLoop:
                 "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
                 "pruner": self._pruner.state(),
                 "evaluations": [point.model_dump() for point in self.evaluations],
+                "losses": [point.model_dump() for point in self.losses],
                 "loss_sum": self._loss_sum.cpu(),
                 "loss_steps": self._loss_steps,
                 "duration_s": self.duration_s,
@@ -283,5 +289,6 @@ class StageLoop:
             torch.manual_seed(self._seed + 7919 * self._step + self._accelerator.process_index)
         self._pruner.restore(state["pruner"])
         self.evaluations = [EvaluationPoint.model_validate(point) for point in state["evaluations"]]
+        self.losses = [LossPoint.model_validate(point) for point in state["losses"]]
         self._loss_sum.copy_(state["loss_sum"])
         logger.info("%s: resumed after step %d of %d", self._name, self._step, self._num_steps)

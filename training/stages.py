@@ -6,13 +6,15 @@ it was when it is asked for again; a stage that is finished is not repeated.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
 
-from sparsebert.checkpoint import evenly_spaced, read_run
+from sparsebert.checkpoint import EvaluationPoint, LossPoint, evenly_spaced, read_run
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
@@ -36,6 +38,7 @@ from training.workshop import Workshop
 
 logger = logging.getLogger(__name__)
 
+Point = TypeVar("Point", EvaluationPoint, LossPoint)
 DENSE = "dense"
 TOLERANCE = 0.01  # of what is to be left
 
@@ -70,7 +73,7 @@ class Stages:
         loop = self.loop(DENSE, model, self.config.dense, LabelObjective(), fingerprint)
         loop.run()
         masks = MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])
-        trained = Trained(masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations)
+        trained = Trained(masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations, losses=loop.losses)
         save_stage(self.shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
         self.shop.forget(DENSE)
         return folder
@@ -130,6 +133,7 @@ class Stages:
             masks=pruner.gates.masks,
             duration_s=loop.duration_s,
             evaluations=loop.evaluations,
+            losses=loop.losses,
             events=pruner.events,
         )
 
@@ -162,9 +166,11 @@ class Stages:
         loop.run()
         expand(self.shop.unwrapped(small), pruned.masks, plain)
         offset = pruned.evaluations[-1].step
-        later = [point.model_copy(update={"step": point.step + offset}) for point in loop.evaluations]
         return replace(
-            pruned, duration_s=pruned.duration_s + loop.duration_s, evaluations=[*pruned.evaluations, *later]
+            pruned,
+            duration_s=pruned.duration_s + loop.duration_s,
+            evaluations=[*pruned.evaluations, *_later(loop.evaluations, offset)],
+            losses=[*pruned.losses, *_later(loop.losses, offset)],
         )
 
     def loop(
@@ -193,6 +199,10 @@ class Stages:
     def _check_targets(self, dense: Geometry) -> None:
         for share in self.config.budget.shares:
             check_share(dense, share, self.config.pruning.rules, cost_of(self.shop, dense))
+
+
+def _later(points: Sequence[Point], offset: int) -> list[Point]:
+    return [point.model_copy(update={"step": point.step + offset}) for point in points]
 
 
 def is_finished(folder: Path, fingerprint: str) -> bool:

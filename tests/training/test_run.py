@@ -68,7 +68,7 @@ def kill_at(monkeypatch, saves: int) -> None:
 
 def numbers(folder: Path) -> tuple[object, ...]:
     record = read_run(folder)
-    return record.evaluations, record.events, load_masks(folder / "masks.safetensors").kept_neurons_L()
+    return record.evaluations, record.losses, record.events, load_masks(folder / "masks.safetensors").kept_neurons_L()
 
 
 def test_a_run_learns_prunes_and_records(config, tmp_path):
