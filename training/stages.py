@@ -6,6 +6,7 @@ it was when it is asked for again; a stage that is finished is not repeated.
 
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -120,7 +121,7 @@ class Stages:
         )  # fmt: skip
         loop = self.loop(name, before.model, self.config.sparse, objective, fingerprint, pruner)
         loop.run()
-        changed_last = pruner.masks_before(loop.num_steps)
+        changed_last, began_s = pruner.masks_before(loop.num_steps), time.monotonic()
         if self.config.pruning.repair and changed_last is not None:
             self._repair(before.model, changed_last, pruner.gates.masks)
         reached = pruner.removed_share
@@ -131,7 +132,7 @@ class Stages:
             )  # fmt: skip
         return Trained(
             masks=pruner.gates.masks,
-            duration_s=loop.duration_s,
+            duration_s=loop.duration_s + time.monotonic() - began_s,
             evaluations=loop.evaluations,
             losses=loop.losses,
             events=pruner.events,
