@@ -2,8 +2,9 @@
 
     python benchmarks/export/widths.py --around 384 1024
 
-Times encoders of six random feed-forward blocks in the graph that export writes; all widths take turns. The ratio is to
-the widest multiple of 64 in the list; above 1 is slower, though the block is smaller. Nothing else should run meanwhile.
+Times encoders of six random feed-forward blocks in the graph that export writes; all widths take turns. The ratio is
+to the first of each row, a multiple of 64; above 1 is slower, though the block is smaller. Nothing else should run
+meanwhile.
 """
 
 import argparse

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from export.cli import build_parser as export_parser
+from export.latency_cli import build_parser as latency_parser
 from service.schemas import CompareRequest, PredictRequest, parse
 from service.settings import read_settings
 from sparsebert.cli import COMMANDS
-from training.flags import build_config
+from training.flags import build_config, no_flags
 from training.flags import build_parser as train_parser
 from training.prune_cli import build_parser as prune_parser
 from training.sensitivity_cli import build_parser as sensitivity_parser
 from training.sweep.cli import build_parser as sweep_parser
 from training.sweep.cli import read_axes, split_words
 from training.sweep.plan import plan_sweep
+from training.unstructured.cli import baseline_config
+from training.unstructured.cli import build_parser as baseline_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -59,6 +62,16 @@ def test_export_lines(words):
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "prune"], ids=" ".join)
 def test_prune_lines(words):
     prune_parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "baseline"], ids=" ".join)
+def test_baseline_lines(words):
+    baseline_config(baseline_parser().parse_args(words, namespace=no_flags()))
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "latency-table"], ids=" ".join)
+def test_latency_table_lines(words):
+    latency_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "sensitivity"], ids=" ".join)
