@@ -38,7 +38,7 @@ class PruningConfig:
     rules: SelectionRules = field(default_factory=SelectionRules)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)
     reactivation: bool = True
-    repair: bool = True
+    repair: bool = False
     update_every_steps: int = 20
     score_decay: float = 0.95
 

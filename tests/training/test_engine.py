@@ -58,6 +58,7 @@ def flags_of(config: TrainConfig, output: Path) -> list[str]:
         "--importance gradient",
         "--importance activation --schedule linear",
         "--importance magnitude --schedule one-shot",
+        "--schedule one-shot --repair",
         "--importance movement --no-reactivation",
         "--importance random --schedule sigmoid",
         "--importance gate --regularizer l1",
@@ -135,7 +136,7 @@ def test_a_search_ends_with_the_largest_that_is_good_enough(config, tmp_path):
 
 
 def test_a_search_may_find_nothing(config, tmp_path):
-    random = replace(config.pruning, importance="random", repair=False)
+    random = replace(config.pruning, importance="random")
     hopeless = replace(
         config, pruning=random, recovery=replace(config.recovery, epochs=0), budget=BudgetConfig(shares=(0.95,)),
         search=SearchConfig(max_drop=0.0, resolution=0.99),

@@ -1,4 +1,4 @@
-"""The recipes' way, killed anywhere: scores, one cut, repair, recovery."""
+"""The recipes' way, killed anywhere, with a repair besides: scores, one cut, repair, recovery."""
 
 from dataclasses import replace
 
@@ -23,9 +23,10 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def config(bert_dir, reviews_dir) -> TrainConfig:
     loop = LoopConfig(epochs=2, batch_size=8, learning_rate=5e-3)
+    repaired = replace(AT_ONCE, repair=True)
     return TrainConfig(
         model=str(bert_dir), data=DataConfig(data_dir=reviews_dir), dense=replace(loop, learning_rate=1e-2),
-        sparse=replace(loop, epochs=1), recovery=loop, pruning=AT_ONCE, max_length=16,
+        sparse=replace(loop, epochs=1), recovery=loop, pruning=repaired, max_length=16,
         budget=BudgetConfig(shares=(0.4, 0.6)), track="none", snapshot_every_s=0.0, arithmetic="fp32",
     )  # fmt: skip
 
