@@ -55,8 +55,9 @@ class ActivationImportance:
     @torch.no_grad()
     def score(self, signals: Signals) -> UnitScores:
         """Of all forward passes in training since the last score."""
-        heads_LH = _stack(self._heads) / self._num_tokens * output_weight_norms_LH(signals.model)
-        neurons_LF = _stack(self._neurons) / self._num_tokens * output_weight_norms_LF(signals.model)
+        weights_LH, weights_LF = output_weight_norms_LH(signals.model), output_weight_norms_LF(signals.model)
+        heads_LH = _stack(self._heads, weights_LH) / self._num_tokens * weights_LH
+        neurons_LF = _stack(self._neurons, weights_LF) / self._num_tokens * weights_LF
         self._heads.clear()
         self._neurons.clear()
         self._num_tokens = 0.0
@@ -72,5 +73,9 @@ class ActivationImportance:
         self._handles.clear()
 
 
-def _stack(sums: dict[int, Tensor]) -> Tensor:
-    return torch.stack([sums[index] for index in sorted(sums)])
+def _stack(sums: dict[int, Tensor], like_LU: Tensor) -> Tensor:
+    """[L, U]; a block that an earlier target emptied is not computed, and says nothing."""
+    sums_LU = torch.zeros_like(like_LU)
+    for index, own_U in sums.items():
+        sums_LU[index] = own_U
+    return sums_LU
