@@ -149,6 +149,7 @@ def test_names_are_safe_and_told_apart():
         (["text-column=a"], None, ["--text-column", "b"], "--text-column is in the grid and after '--'"),
         (["sparsity=0.5"], None, ["--output", "there"], "each point has a folder of its own; leave it out"),
         (["sparsity=0.5"], None, ["--outputs", "there"], "unrecognized arguments: --outputs there"),
+        (["sparsity=0.3"], None, ["--max-drop", "1"], "it looks for its sparsity (--max-drop)"),
         (["sparsity=0.5,much"], None, [], "argument --sparsity: 'much' is not a number"),
         (["sparsity=0.5,1.5"], None, [], "the point sparsity=1.5 is none: --sparsity is 1.5; it must be above 0"),
         (["recipe=demo,fast"], None, [], "argument --recipe: invalid choice: 'fast'"),

@@ -103,6 +103,8 @@ def _point(settings: Settings, shared: tuple[str, ...]) -> Point:
         config = read_config(words)
         if len(config.budget.shares) > 1:
             raise ConfigError("it has several targets; make --sparsity an axis of the grid instead")
+        if config.search is not None:
+            raise ConfigError("it looks for its sparsity (--max-drop); 'sparsebert train' does that, outside a sweep")
         dense = _dense_run(config, words)
     except ConfigError as error:
         raise ConfigError(f"the point {describe(settings)} is none: {error}") from error
@@ -131,7 +133,7 @@ def _dense_run(config: TrainConfig, words: tuple[str, ...]) -> DenseRun | None:
 
 def _identity(config: TrainConfig, stage: Stage) -> str:
     place = json.dumps(config.as_json()["data"], sort_keys=True)
-    targets = "" if stage == "dense" else f" {config.budget.shares} {config.search}"
+    targets = "" if stage == "dense" else f" {config.budget.shares}"
     return config.fingerprint(stage, place, config.model) + targets
 
 
