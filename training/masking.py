@@ -74,11 +74,13 @@ class Gates(nn.Module):
         self._leaves.append(leaves)
         return masks._replace(heads_LH=leaves[0], neurons_LF=leaves[1])
 
-    def backward(self, loss_scale: float = 1.0, reduce: Reduce = unchanged) -> GateGradients:
+    def backward(
+        self, loss_scale: float = 1.0, reduce: Reduce = unchanged, num_texts: int | None = None
+    ) -> GateGradients:
         """What the backward passes of a step left, whose loss is the mean over its texts; passed on to what makes g.
 
         `loss_scale` is what the loss was multiplied by (it stays in what is passed on); `reduce` averages a tensor
-        over processes.
+        over processes. `num_texts` of this process count in the loss; None: all that have gates.
         """
         drawn, leaves = self._drawn, self._leaves
         self._drawn, self._leaves = None, []
@@ -90,9 +92,10 @@ class Gates(nn.Module):
             own_sum = own_LBU.sum(dim=1)
             if gate.requires_grad:
                 torch.autograd.backward(gate, own_sum * loss_scale)
-            num_texts = reduce(torch.tensor(float(own_LBU.shape[1])))  # 1 / a text's share in the loss
+            counted = own_LBU.shape[1] if num_texts is None else num_texts
             felt_LBU = own_LBU * gate.detach()[:, None]
-            squares = reduce(felt_LBU.square().sum(dim=1)) * num_texts
+            # 1 / a text's share in the loss is the mean number of texts of a process
+            squares = reduce(felt_LBU.square().sum(dim=1)) * reduce(torch.tensor(float(counted)))
             kinds.append((reduce(own_sum), reduce(felt_LBU.abs().sum(dim=1)), squares))
         for parameter in self.parameters():  # each process may have drawn other gates
             parameter.grad = None if parameter.grad is None else reduce(parameter.grad)

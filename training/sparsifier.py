@@ -34,8 +34,11 @@ class Sparsifier(Protocol):
     def alive_L(self) -> list[bool]:
         """Which layers still compute something."""
 
-    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0) -> None:
-        """Called once in each step, between the backward pass and the optimiser's step."""
+    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0, num_texts: int | None = None) -> None:
+        """Called once in each step, between the backward pass and the optimiser's step.
+
+        `num_texts` of this process count in the step's loss; None: all that it computed.
+        """
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as tensors and plain values."""
@@ -68,7 +71,7 @@ class Unpruned:
         sizes = zip(self._geometry.heads_L, self._geometry.neurons_L, strict=True)
         return [bool(heads or neurons) for heads, neurons in sizes]
 
-    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0) -> None:
+    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0, num_texts: int | None = None) -> None:
         """Nothing to do."""
 
     def state(self) -> dict[str, Any]:

@@ -42,8 +42,7 @@ CASES = {
     "gate, l0": replace(PRUNING, importance="gate", regularizer=RegularizerConfig(name="l0")),
     "activation": replace(PRUNING, importance="activation"),
 }
-# 26: the last batch has one text, so that one process has none
-NUM_TEXTS = dict.fromkeys(CASES, 26) | {"fisher": 28}
+NUM_TEXTS = 26  # the last batch has one text, so that one process has none
 
 
 class Stopped(BaseException):
@@ -126,9 +125,9 @@ def texts(count: int, seed: int) -> list[EncodedExample]:
 def main(bert: str, folder: Path) -> None:
     found = {}
     for name, pruning in CASES.items():
-        stage = Stage(bert, folder, pruning, NUM_TEXTS[name])
+        stage = Stage(bert, folder, pruning, NUM_TEXTS)
         found[name] = gathered(stage.accelerator, stage.run(snapshot=name))
-    stage = Stage(bert, folder, CASES["fisher"], NUM_TEXTS["fisher"])
+    stage = Stage(bert, folder, CASES["fisher"], NUM_TEXTS)
     try:
         stage.run(StoppingObjective(9), snapshot="stopped")
     except Stopped:

@@ -48,7 +48,7 @@ def test_all_processes_hold_the_same(found, case):
 def test_two_processes_learn_what_one_does(found, case, bert_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     worker = runpy.run_path(str(WORKER))
-    stage = worker["Stage"](str(bert_dir), tmp_path, worker["CASES"][case], worker["NUM_TEXTS"][case])
+    stage = worker["Stage"](str(bert_dir), tmp_path, worker["CASES"][case], worker["NUM_TEXTS"])
     alone = stage.run()
     assert torch.equal(alone["masks"], found[case]["masks"][0])
     for part in ("weights", "scores", "learned"):

@@ -48,6 +48,21 @@ def test_micro_batches_are_one_step_and_the_loss_scale_is_taken_out():
     assert gradients.squares.heads_LH.tolist() == [[5, 20], [45, 0]]  # (1 + 9) / 2 times the squared weights
 
 
+def test_a_text_that_does_not_count_in_the_loss_changes_nothing():
+    """Where a process has no text left of a batch it computes one with weight 0: here one process of two."""
+    gates = closed_after_start(MASKS)
+    (0.0 * (gates(num_texts=1).heads_LH[:, 0, 0] * WEIGHTS).sum()).backward()
+    idle = gates.backward(num_texts=0)
+    (2.0 * (gates(num_texts=1).heads_LH[:, 0, 0] * WEIGHTS).sum()).backward()  # the weight of one text, two processes
+    numbers = iter(((0.0 + 1.0) / 2,) * 2)  # of texts, for heads and for neurons
+    halves = gates.backward(
+        num_texts=1, reduce=lambda tensor: torch.tensor(next(numbers)) if tensor.ndim == 0 else tensor / 2
+    )
+    assert idle.squares.heads_LH.tolist() == [[0, 0], [0, 0]]
+    assert halves.mean.heads_LH.tolist() == WEIGHTS.tolist()
+    assert halves.squares.heads_LH.tolist() == WEIGHTS.square().tolist()
+
+
 def test_gradients_are_averaged_over_processes_before_anything_sees_them():
     gates = closed_after_start(MASKS, LearnedGates)
     (gates(num_texts=1).heads_LH[:, 0, 0] * WEIGHTS).sum().backward()

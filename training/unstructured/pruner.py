@@ -55,7 +55,13 @@ class WeightPruner:
         """All layers compute."""
         return [True] * self._num_layers
 
-    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0) -> None:
+    def after_backward(
+        self,
+        step: int,
+        num_steps: int,
+        loss_scale: float = 1.0,
+        num_texts: int | None = None,  # noqa: ARG002 (protocol)
+    ) -> None:
         """Score, and let weights leave or return when the method says so."""
         if self._movement is not None:
             self._movement.observe(loss_scale)
