@@ -58,7 +58,10 @@ class EvaluationPoint(_Record):
 
 
 class LossPoint(_Record):
-    """The mean training loss over the steps since the last evaluation, and the share removed, after `step` steps."""
+    """The mean training loss over the steps since the point before (20, or since an evaluation), and the share removed.
+
+    Both after `step` optimiser steps.
+    """
 
     step: int
     training_loss: float
@@ -98,6 +101,7 @@ class RunRecord(_Record):
     `removed_share` is counted as the budget was: parameters, multiply-accumulates or time. `evaluations` are those
     of training, in its own arithmetic, and `losses` what it was like between them. `weight_sparsity` is the share of
     the encoder's matrices that a baseline set to 0, weight by weight: it makes nothing smaller or faster.
+    `missed_budget` says why what is left is more than 1% off what was asked for; empty when it is not.
     """
 
     schema_version: Literal[2] = 2
@@ -123,6 +127,7 @@ class RunRecord(_Record):
     removed_share: float
     truncated_texts: int
     weight_sparsity: float = 0.0
+    missed_budget: str = ""
 
 
 def read_run(checkpoint: Path) -> RunRecord:

@@ -116,13 +116,18 @@ def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
 
 def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:
     returned = sum(sum(e["heads_returned_L"]) + sum(e["neurons_returned_L"]) for e in report["events"])
-    single = {"weights": f"{report['weight_sparsity']:.1%} of the encoder's are 0 one by one: not smaller, not faster"}
-    return {
+    facts = {
         "checkpoint": f"{report['stage']} stage of {report['model']}, seed {report['seed']}",
         "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
         "quality": "; ".join(_judged(split, metrics) for split, metrics in report["metrics"].items()),
         "pruning": f"{len(report['events'])} changes of the masks, {returned} units came back",
-    } | (single if report["weight_sparsity"] else {})
+    }
+    if report["weight_sparsity"]:
+        zeros = f"{report['weight_sparsity']:.1%} of the encoder's are 0 one by one"
+        facts["weights"] = f"{zeros}: not smaller, not faster"
+    if report["missed_budget"]:
+        facts["budget"] = report["missed_budget"]
+    return facts
 
 
 def _judged(split: str, metrics: dict[str, Any]) -> str:

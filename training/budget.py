@@ -12,6 +12,8 @@ from sparsebert.latency import read_latency_table
 from sparsebert.manifest import Precision
 from training.costs import CostModel, CostName, LatencyCost, MacCost, ParameterCost
 
+TOLERANCE = 0.01  # of what is to be left
+NOTHING_NEARER = "floors, multiples and whole units allow nothing nearer"
 COST_NAMES: tuple[CostName, ...] = ("parameters", "macs", "latency")
 
 
@@ -41,6 +43,8 @@ class BudgetConfig:
                 )
         if list(self.shares) != sorted(set(self.shares)):
             raise ConfigError(f"the targets {', '.join(f'{share:g}' for share in self.shares)} must rise")
+        if len(self.shares) > 1 and len({self.stage_name(share) for share in self.shares}) < len(self.shares):
+            raise ConfigError("two targets are so near to each other that they would have one folder; leave one out")
         if self.cost not in COST_NAMES:
             raise ConfigError(f"--budget {self.cost!r} is unknown; choose from {', '.join(COST_NAMES)}")
         if (self.cost == "latency") != (self.latency is not None):
@@ -60,6 +64,13 @@ class BudgetConfig:
         if len(self.shares) == 1:
             return "sparse"
         return f"sparse-{1 / (1 - share):.3g}x" if self.cost == "latency" else f"sparse-{100 * share:.4g}"
+
+
+def missed_budget(reached: float, asked: float, reason: str) -> str:
+    """What to tell when what is left is more than 1% off; empty when the budget is met. Both are shares removed."""
+    if abs(reached - asked) <= TOLERANCE * (1 - asked):
+        return ""
+    return f"{100 * reached:.2f}% are removed instead of {100 * asked:.2f}%: {reason}"
 
 
 def share_of_speedup(speedup: float) -> float:

@@ -4,6 +4,7 @@ Knows nothing about how training works. A flag that is not given leaves the reci
 """
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     budget = parser.add_argument_group("how much to prune")
     add_budget(budget)
     budget.add_argument(
-        "--max-drop", type=float, metavar="POINTS",
+        "--max-drop", type=number, metavar="POINTS",
         help="find the largest sparsity that loses no more accuracy: walk the targets of --sparsity "
         "(default: 0.5,0.67,0.8,0.9), then halve gaps; the verdicts are in OUTPUT/search.json",
     )  # fmt: skip
@@ -120,10 +121,10 @@ def add_budget(group: "argparse._ArgumentGroup") -> None:
 def _add_pruning(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--importance", choices=IMPORTANCE_NAMES, help="by what units are judged")
     group.add_argument("--schedule", choices=SHAPES, help="how the sparsity rises")
-    group.add_argument("--warmup", type=float, metavar="SHARE", help="share of pruning before the sparsity rises")
-    group.add_argument("--frozen", type=float, metavar="SHARE", help="share of pruning in which masks stand still")
+    group.add_argument("--warmup", type=number, metavar="SHARE", help="share of pruning before the sparsity rises")
+    group.add_argument("--frozen", type=number, metavar="SHARE", help="share of pruning in which masks stand still")
     group.add_argument("--update-every", type=int, metavar="STEPS", help="steps between changes of the masks")
-    group.add_argument("--score-decay", type=float, metavar="D", help="running average of scores: 0 none, near 1 long")
+    group.add_argument("--score-decay", type=number, metavar="D", help="running average of scores: 0 none, near 1 long")
     group.add_argument(
         "--reactivation", action=argparse.BooleanOptionalAction, default=None, help="whether pruned units may come back"
     )
@@ -132,11 +133,13 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
         help="whether the weights that are left are solved anew when masks change in the last step (one-shot)",
     )  # fmt: skip
     group.add_argument("--regularizer", choices=DEFAULT_STRENGTH, help="what drives units to zero besides")
-    group.add_argument("--regularizer-strength", type=float, metavar="W", help="its weight in the loss")
-    group.add_argument("--temperature", type=float, metavar="T", help="of the dense teacher's answers")
-    group.add_argument("--teacher-share", type=float, metavar="W", help="how much of the loss is the teacher's, 0 to 1")
+    group.add_argument("--regularizer-strength", type=number, metavar="W", help="its weight in the loss")
+    group.add_argument("--temperature", type=number, metavar="T", help="of the dense teacher's answers")
     group.add_argument(
-        "--states-weight", type=float, metavar="W", help="weight of the teacher's hidden states; 0: none"
+        "--teacher-share", type=number, metavar="W", help="how much of the loss is the teacher's, 0 to 1"
+    )
+    group.add_argument(
+        "--states-weight", type=number, metavar="W", help="weight of the teacher's hidden states; 0: none"
     )
     group.add_argument(
         "--teacher-cache", type=Path, metavar="DIR",
@@ -145,18 +148,18 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_sparse_training(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--prune-epochs", type=float, metavar="N", help="in which units leave, for each target")
-    group.add_argument("--recovery-epochs", type=float, metavar="N", help="of the smaller model, for each target")
-    group.add_argument("--prune-learning-rate", type=float, metavar="LR", help="peak rate of pruning and recovery")
+    group.add_argument("--prune-epochs", type=number, metavar="N", help="in which units leave, for each target")
+    group.add_argument("--recovery-epochs", type=number, metavar="N", help="of the smaller model, for each target")
+    group.add_argument("--prune-learning-rate", type=number, metavar="LR", help="peak rate of pruning and recovery")
 
 
 def add_dense_training(group: "argparse._ArgumentGroup") -> None:
     """How the dense model is fine-tuned, in which arithmetic, and where the curves go."""
-    group.add_argument("--epochs", type=float, metavar="N", help="of dense fine-tuning; 0 takes the model as it is")
+    group.add_argument("--epochs", type=number, metavar="N", help="of dense fine-tuning; 0 takes the model as it is")
     group.add_argument("--batch-size", type=int, metavar="N", help="texts in a batch, over all processes")
     group.add_argument("--accumulation", type=int, metavar="N", help="micro-batches that make a batch; saves memory")
-    group.add_argument("--learning-rate", type=float, metavar="LR", help="peak learning rate of dense fine-tuning")
-    group.add_argument("--dropout", type=float, metavar="P", help="in dense fine-tuning")
+    group.add_argument("--learning-rate", type=number, metavar="LR", help="peak learning rate of dense fine-tuning")
+    group.add_argument("--dropout", type=number, metavar="P", help="in dense fine-tuning")
     group.add_argument(
         "--train-embeddings",
         action=argparse.BooleanOptionalAction,
@@ -254,10 +257,21 @@ def _search(options: argparse.Namespace) -> SearchConfig | None:
     return SearchConfig(max_drop=options.max_drop)
 
 
+def number(word: str) -> float:
+    """A flag's value: any number but infinity and NaN."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number")
+    return value
+
+
 def _numbers(words: str) -> tuple[float, ...]:
     try:
-        return tuple(float(word) for word in words.split(","))
-    except ValueError as error:
+        return tuple(number(word) for word in words.split(","))
+    except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{words!r} is not a number or a list of them, as in 0.5,0.67") from error
 
 

@@ -41,6 +41,7 @@ class Trained:
     losses: Sequence[LossPoint] = ()
     events: Sequence[PruningEvent] = ()
     weight_sparsity: float = 0.0
+    missed_budget: str = ""
 
 
 def save_stage(
@@ -115,6 +116,7 @@ def _record(
         dense_geometry=dense,
         encoder_sparsity=kept.encoder_sparsity(dense),
         weight_sparsity=trained.weight_sparsity,
+        missed_budget=trained.missed_budget,
         removed_share=1.0 - cost.cost(kept) / cost.cost(dense),
         accuracy=metrics[VALIDATION].accuracy,
         duration_s=round(trained.duration_s, 3),

@@ -114,6 +114,8 @@ class StageLoop:
         self._step = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._loss_steps = 0
+        self._read_loss_sum = 0.0  # of the steps since the last evaluation whose loss was read back
+        self._read_steps = 0
         model.set_dropout(config.dropout)
         if accelerator.device.type == "cpu":
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
@@ -171,7 +173,9 @@ class StageLoop:
                 accelerator.backward(loss)
             self._loss_sum += loss.detach()
         scaler = accelerator.scaler
-        self._pruner.after_backward(self._step, self._num_steps, 1.0 if scaler is None else scaler.get_scale())
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        num_texts = sum(len(own_B) for own_B, weight in micro if weight)
+        self._pruner.after_backward(self._step, self._num_steps, scale, num_texts)
         accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -195,7 +199,7 @@ class StageLoop:
             self._evaluate()
             self._show(bar, self.evaluations[-1].training_loss)
         elif self._step % CHECK_EVERY_STEPS == 0:
-            loss = self._mean_loss()
+            loss = self._read_loss()
             self.losses.append(
                 LossPoint(step=self._step, training_loss=loss, encoder_sparsity=self._pruner.encoder_sparsity)
             )
@@ -213,12 +217,16 @@ class StageLoop:
         values = {f"{self._name}/loss": loss, f"{self._name}/encoder_sparsity": removed}
         self._track(values, self._step)
 
-    def _mean_loss(self) -> float:
-        """The mean loss since the last evaluation, over all processes. Raises TrainingError when it is not a number."""
-        mean = float(self._accelerator.reduce(self._loss_sum, "mean")) / max(1, self._loss_steps)
-        if not math.isfinite(mean):
-            raise self._diverged(mean)
-        return mean
+    def _read_loss(self) -> float:
+        """The mean loss since it was last read, over all processes. Raises TrainingError when it is not a number."""
+        total, steps = float(self._accelerator.reduce(self._loss_sum, "mean")), self._loss_steps
+        if not math.isfinite(total):
+            raise self._diverged(total)
+        self._loss_sum.zero_()
+        self._loss_steps = 0
+        self._read_loss_sum += total
+        self._read_steps += steps
+        return total / max(1, steps)
 
     def _diverged(self, loss: float) -> TrainingError:
         return TrainingError(
@@ -227,7 +235,9 @@ class StageLoop:
         )
 
     def _evaluate(self) -> None:
-        loss = self._mean_loss()
+        self._read_loss()
+        loss = self._read_loss_sum / max(1, self._read_steps)
+        self._read_loss_sum, self._read_steps = 0.0, 0
         with torch.no_grad():
             gates = self._pruner.unit_gates()
         logits_NC = predict_logits(self._plain, self._data.validation, self._data.pad_id, gates)
@@ -239,8 +249,6 @@ class StageLoop:
         )
         self.evaluations.append(point)
         self._track({f"{self._name}/accuracy": point.accuracy}, self._step)
-        self._loss_sum.zero_()
-        self._loss_steps = 0
         logger.info(
             "%s: step %d of %d, loss %.4f, accuracy %.2f%%, %.1f%% of encoder parameters removed",
             self._name, self._step, self._num_steps, loss, 100 * point.accuracy, 100 * point.encoder_sparsity,
@@ -267,6 +275,7 @@ class StageLoop:
                 "losses": [point.model_dump() for point in self.losses],
                 "loss_sum": self._loss_sum.cpu(),
                 "loss_steps": self._loss_steps,
+                "read_loss": (self._read_loss_sum, self._read_steps),
                 "duration_s": self.duration_s,
             }
         )
@@ -276,6 +285,7 @@ class StageLoop:
         if state is None:
             return
         self._step, self._loss_steps = state["step"], state["loss_steps"]
+        self._read_loss_sum, self._read_steps = state["read_loss"]
         self.duration_s = state["duration_s"]
         self._plain.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])

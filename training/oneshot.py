@@ -23,7 +23,7 @@ from sparsebert.files import check_replaceable
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
 from training.batching import EncodedExample
-from training.budget import BudgetConfig
+from training.budget import NOTHING_NEARER, BudgetConfig, missed_budget
 from training.checkpoint import MaskedCheckpoint, save_checkpoint
 from training.evaluation import accuracy
 from training.fisher import gate_fisher
@@ -110,6 +110,8 @@ def prune(
     metrics = judge(logits_NC, opened.checkpoint.examples, with_f1=with_f1, dense_logits_NC=dense_NC)
     made = _describe(config, len(examples), accuracies, repairs)
     record = _record(opened.checkpoint, masks, config, made, metrics, clock_s() - started_s)
+    if record.missed_budget:
+        logger.warning("%s", record.missed_budget)
     _save(output, opened.checkpoint, model, masks, record, logits_NC)
     return accuracies
 
@@ -159,6 +161,7 @@ def _record(
     geometry = geometry_of(dense.model)
     removed = masked_geometry(geometry, masks).encoder_sparsity(geometry)
     cost = config.budget.cost_model(dense.run.max_length, geometry)
+    removed_share = 1.0 - cost.cost(masked_geometry(geometry, masks)) / cost.cost(geometry)
     return RunRecord(
         **dense.run.model_dump(
             include={
@@ -177,7 +180,8 @@ def _record(
         config=made | {"dense": dense.run.config},
         dense_geometry=geometry,
         encoder_sparsity=removed,
-        removed_share=1.0 - cost.cost(masked_geometry(geometry, masks)) / cost.cost(geometry),
+        removed_share=removed_share,
+        missed_budget=missed_budget(removed_share, config.share, NOTHING_NEARER),
         accuracy=metrics.accuracy,
         metrics={VALIDATION: metrics},
         duration_s=round(duration_s, 3),

@@ -15,6 +15,7 @@ from sparsebert.checkpoint import PruningEvent
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
 from sparsebert.masks import BoolArray, MaskSet
+from training.budget import NOTHING_NEARER
 from training.costs import CostModel
 from training.criteria import ImportanceName, check_importance, make_importance
 from training.importance import Importance, RunningScores, Signals, UnitScores, balanced
@@ -106,8 +107,9 @@ class Pruner:
         return 1.0 - self._cost.cost(masked_geometry(self._dense, self.gates.masks)) / self._cost.cost(self._dense)
 
     def to(self, device: torch.device) -> None:
-        """Move the gates."""
+        """Move the gates and what drives them."""
         self.gates.to(device)
+        self._regularizer.to(device)
 
     def unit_gates(self, num_texts: int | None = None) -> UnitGates:
         """What the units of each of `num_texts` texts, or of all texts, are multiplied by."""
@@ -132,11 +134,14 @@ class Pruner:
             groups.append({"params": multipliers, **shared, "maximize": True})
         return groups
 
-    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0) -> None:
-        """Take this step's scores in, add the regulariser's gradients; change the masks when the schedule says so."""
+    def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0, num_texts: int | None = None) -> None:
+        """Take this step's scores in, add the regulariser's gradients; change the masks when the schedule says so.
+
+        See `Gates.backward` for `num_texts`.
+        """
         if self._finished:
             return
-        gradients = self.gates.backward(loss_scale, self._reduce)
+        gradients = self.gates.backward(loss_scale, self._reduce, num_texts)
         self._regularize(self._ramp.pull(step, num_steps), loss_scale)
         signals = Signals(self._model, *gradients, self.gates.openness())
         scores = _averaged(self._importance.score(signals), self._reduce)
@@ -175,6 +180,12 @@ class Pruner:
             scale_units(self._model, *self.gates.values())
         self.gates.fix()
         self._importance.detach()
+
+    def what_binds(self) -> str:
+        """Why the masks are no nearer to the ramp's end, if they are not near."""
+        if self._scores.current is None:
+            return "no step gave scores that are numbers; lower --prune-learning-rate, or give --precision bf16 or fp32"
+        return NOTHING_NEARER + ("" if self._config.reactivation else " without units that left (--no-reactivation)")
 
     def masks_before(self, num_steps: int) -> MaskSet | None:
         """The masks before the last change, when that was made in the last of `num_steps` steps; else None."""

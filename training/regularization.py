@@ -50,6 +50,9 @@ class Regularizer(Protocol):
     def multipliers(self) -> list[nn.Parameter]:
         """Lagrange multipliers, to be learned by gradient ascent."""
 
+    def to(self, device: torch.device) -> None:
+        """Move what it learns."""
+
 
 class NoRegularizer:
     """No penalty."""
@@ -59,6 +62,9 @@ class NoRegularizer:
 
     def multipliers(self) -> list[nn.Parameter]:
         return []
+
+    def to(self, device: torch.device) -> None:
+        """Nothing to move."""
 
 
 class GateL1(NoRegularizer):
@@ -104,7 +110,7 @@ class GateL0:
         self._head_share = _mean_share(dense, cost, "heads_L")
         self._neuron_share = _mean_share(dense, cost, "neurons_L")
         self._strength = strength
-        self._linear, self._quadratic = (nn.Parameter(torch.zeros((), device=gates.device)) for _ in range(2))
+        self._linear, self._quadratic = (nn.Parameter(torch.zeros(())) for _ in range(2))
 
     def penalty(self, model: SparseBertForSequenceClassification, share: float) -> Tensor:  # noqa: ARG002
         excess = self.expected_share() - share
@@ -120,6 +126,11 @@ class GateL0:
 
     def multipliers(self) -> list[nn.Parameter]:
         return [self._linear, self._quadratic]
+
+    def to(self, device: torch.device) -> None:
+        """Move the multipliers, in place."""
+        for multiplier in self.multipliers():
+            multiplier.data = multiplier.to(device)
 
 
 def make_gates(name: RegularizerName, masks: MaskSet) -> Gates:

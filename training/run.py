@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsebert.checkpoint import RunRecord, read_run
-from sparsebert.errors import ConfigError
 from sparsebert.files import write_whole
 from training.config import SearchConfig, TrainConfig
 from training.faults import memory_errors
@@ -32,10 +31,6 @@ class RunResult:
 
 def run_training(config: TrainConfig, output: Path) -> RunResult:
     """Do the run, writing `output/dense` and, when it prunes, a folder for each target."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {output} cannot be written ({error.strerror}); choose another") from error
     with memory_errors():
         checkpoints, best = _run(Stages(config, output), config)
     accuracies = {name: read_run(folder).accuracy for name, folder in checkpoints.items()}

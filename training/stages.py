@@ -20,6 +20,7 @@ from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
 from training.backbone import resolve_backbone
+from training.budget import missed_budget
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact, expand
 from training.config import TrainConfig
@@ -41,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 Point = TypeVar("Point", EvaluationPoint, LossPoint)
 DENSE = "dense"
-TOLERANCE = 0.01  # of what is to be left
 
 
 class Stages:
@@ -124,18 +124,16 @@ class Stages:
         changed_last, began_s = pruner.masks_before(loop.num_steps), time.monotonic()
         if self.config.pruning.repair and changed_last is not None:
             self._repair(before.model, changed_last, pruner.gates.masks)
-        reached = pruner.removed_share
-        if abs(reached - ramp.final) > TOLERANCE * (1 - ramp.final):
-            logger.warning(
-                "%s: %.2f%% are removed instead of %.2f%%; floors, multiples and whole blocks allow nothing nearer",
-                name, 100 * reached, 100 * ramp.final,
-            )  # fmt: skip
+        missed = missed_budget(pruner.removed_share, ramp.final, pruner.what_binds())
+        if missed:
+            logger.warning("%s: %s", name, missed)
         return Trained(
             masks=pruner.gates.masks,
             duration_s=loop.duration_s + time.monotonic() - began_s,
             evaluations=loop.evaluations,
             losses=loop.losses,
             events=pruner.events,
+            missed_budget=missed,
         )
 
     def _repair(self, model: SparseBertForSequenceClassification, before: MaskSet, masks: MaskSet) -> None:

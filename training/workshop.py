@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import RUN_FILE, Example, read_run
+from sparsebert.errors import ConfigError
 from training.backbone import model_digest, resolve_backbone
 from training.batching import EncodedExample
 from training.config import TrainConfig
@@ -33,9 +34,13 @@ VALIDATION = "validation"
 
 
 class Workshop:
-    """One run's configuration, folder and tools."""
+    """One run's configuration, folder and tools. Makes the folder; raises ConfigError when it cannot."""
 
     def __init__(self, config: TrainConfig, output: Path) -> None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--output {output} cannot be written ({error.strerror}); choose another") from error
         self.config = config
         self.output = output
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sparsebert.checkpoint import read_run
 from sparsebert.cli import run
 from sparsebert.errors import BackboneError, CheckpointError
+from sparsebert.inspect import describe, render
 from sparsebert.latency import Curve, LatencyTable, ShapeLatency
 from training.budget import BudgetConfig
 from training.checkpoint import load_checkpoint, read_predictions, save_checkpoint
@@ -66,6 +67,7 @@ def flags_of(config: TrainConfig, output: Path) -> list[str]:
         "--regularizer group-lasso --regularizer-strength 1e-5",
         "--regularizer l1 --states-weight 1 --neuron-multiple 4",
         "--budget macs --accumulation 2",
+        "--precision bf16",
         "--prune-scope layer --min-heads 1 --min-neurons 2",
     ],
 )
@@ -96,6 +98,24 @@ def test_a_family_leaves_a_checkpoint_for_each_target(config, tmp_path):
     assert run([*flags_of(config, tmp_path), "--sparsity", "0.3,0.6,0.7", "--holdout", "16"]) == 0  # one more target
     assert (tmp_path / "sparse-30" / "run.json").stat().st_mtime_ns == before
     assert (tmp_path / "sparse-70").exists()
+
+
+def test_activations_of_blocks_that_are_gone_are_not_missed(config, tmp_path):
+    words = ["--importance", "activation", "--min-heads", "0", "--min-neurons", "0", "--sparsity", "0.85,0.92"]
+    assert run([*flags_of(config, tmp_path), *words]) == 0
+    first, second = (load_checkpoint(tmp_path / name).masks for name in ("sparse-85", "sparse-92"))
+    assert 0 in (*first.kept_heads_L(), *first.kept_neurons_L())
+    assert second.heads_LH.sum() + second.neurons_LF.sum() < first.heads_LH.sum() + first.neurons_LF.sum()
+
+
+def test_a_budget_that_is_missed_says_why(config, tmp_path, caplog):
+    words = ["--sparsity", "0.6", "--neuron-multiple", "24", "--min-heads", "1", "--no-reactivation"]
+    assert run([*flags_of(config, tmp_path), *words]) == 0
+    told = read_run(tmp_path / "sparse").missed_budget
+    assert "are removed instead of 60.00%: floors, multiples and whole units allow nothing nearer" in told
+    assert told.endswith("without units that left (--no-reactivation)")
+    assert told in caplog.text
+    assert told in render(describe(tmp_path / "sparse"))
 
 
 def test_what_is_saved_is_what_was_judged(config, tmp_path):

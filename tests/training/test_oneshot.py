@@ -97,6 +97,14 @@ def test_budgets_and_floors_are_those_of_training(dense_dir, tmp_path):
     assert {neurons % 8 for neurons in checkpoint.masks.kept_neurons_L()} == {0}
 
 
+def test_a_budget_that_is_missed_says_why(dense_dir, tmp_path, caplog):
+    words = ["prune", str(dense_dir), "--output", str(tmp_path / "a"), "--sparsity", "0.6", "--min-heads", "1"]
+    assert run([*words, "--neuron-multiple", "24"]) == 0
+    told = read_run(tmp_path / "a").missed_budget
+    assert "are removed instead of 60.00%: floors, multiples and whole units allow nothing nearer" in told
+    assert told in caplog.text
+
+
 def test_training_does_not_take_it_for_its_own(dense_dir, tmp_path, config):
     prune(dense_dir, tmp_path / "sparse", config)
     assert "fingerprint" not in read_run(tmp_path / "sparse").config

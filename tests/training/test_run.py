@@ -235,6 +235,7 @@ def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
             "99.0% of the encoder cannot be removed: every layer keeps at least 1",
         ),
         (["--sparsity", "0.8,0.5"], "the targets 0.8, 0.5 must rise"),
+        (["--sparsity", "0.50001,0.50002"], "two targets are so near to each other that they would have one folder"),
         (
             ["--target-speedup", "3"],
             "--target-speedup needs --latency-table FILE, made with 'sparsebert latency-table'",
@@ -256,6 +257,13 @@ def test_bad_flags_are_one_clear_line(bert_dir, reviews_dir, tmp_path, capsys, f
     assert message in errors[-1]
     assert not (tmp_path / "dense").exists()
     assert errors[-1].startswith("sparsebert train: ")
+
+
+@pytest.mark.parametrize("flag", ["--epochs", "--warmup", "--temperature", "--max-drop", "--sparsity"])
+@pytest.mark.parametrize("value", ["nan", "inf", "much"])
+def test_a_flag_takes_finite_numbers_only(tmp_path, capsys, flag, value):
+    assert run(["train", "--output", str(tmp_path), flag, value]) == 2
+    assert f"{flag}: '{value}' is not a number" in capsys.readouterr().err
 
 
 def test_a_model_that_nobody_has_is_told(config, tmp_path):

@@ -182,6 +182,22 @@ def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, out
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_faults_are_told_in_words(bert_dir, reviews_dir, tmp_path, capsys, monkeypatch):
+    given = words("magnitude-after", bert_dir, reviews_dir, tmp_path / "file" / "out")
+    (tmp_path / "file").write_text("in the way")
+    assert run(given) == 1
+    assert "out cannot be written (Not a directory); choose another" in capsys.readouterr().err
+
+    def exhausted(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+    monkeypatch.setattr("training.unstructured.stage.WeightPruner", exhausted)
+    given[given.index("--output") + 1] = str(tmp_path / "out")
+    given[given.index("--epochs") + 1] = "1"
+    assert run(given) == 1
+    assert "out of memory: split each batch with --accumulation 4" in capsys.readouterr().err
+
+
 def test_no_training_is_told(bert_dir, reviews_dir, tmp_path, capsys):
     given = words("movement", bert_dir, reviews_dir, tmp_path)
     given[given.index("--retrain-epochs") + 1] = "0"

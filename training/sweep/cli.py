@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparsebert.cpus import available_cpus
 from sparsebert.errors import ConfigError, TrainingError
+from training.flags import number
 from training.sweep.cluster import RayRunner
 from training.sweep.conduct import RESULTS_FILE, Sweep
 from training.sweep.grid import SEED, Axis, parse_axis
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--gpus",
-        type=float,
+        type=number,
         default=0.0,
         metavar="G",
         help="with --ray: GPUs of a point, 0.5 lets two share one (default: 0)",

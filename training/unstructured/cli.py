@@ -12,7 +12,7 @@ from typing import Any
 from sparsebert.checkpoint import RunRecord
 from sparsebert.errors import ConfigError
 from training.config import TrainConfig
-from training.flags import add_data, add_dense_training, add_output, add_shares, build_config, no_flags
+from training.flags import add_data, add_dense_training, add_output, add_shares, build_config, no_flags, number
 from training.terminal import tidy_terminal
 from training.unstructured.methods import METHODS
 
@@ -52,9 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_data(parser.add_argument_group("model and data"))
     group = parser.add_argument_group("how much to prune and how to train on")
     add_shares(group)
-    group.add_argument("--retrain-epochs", type=float, metavar="N", help="while pruning (default: that of --epochs)")
+    group.add_argument("--retrain-epochs", type=number, metavar="N", help="while pruning (default: that of --epochs)")
     group.add_argument(
-        "--retrain-learning-rate", type=float, metavar="LR", help="peak rate (default: that of --learning-rate)"
+        "--retrain-learning-rate", type=number, metavar="LR", help="peak rate (default: that of --learning-rate)"
     )
     add_dense_training(parser.add_argument_group("how to train the dense model"))
     return parser

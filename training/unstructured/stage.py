@@ -13,6 +13,7 @@ from sparsebert.errors import ConfigError
 from sparsebert.masks import MaskSet
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
+from training.faults import memory_errors
 from training.geometry import geometry_of
 from training.judging import Trained, save_stage
 from training.modeling import SparseBertForSequenceClassification
@@ -27,7 +28,11 @@ def run_baseline(method: MethodName, config: TrainConfig, output: Path) -> dict[
     The dense stage is that of `sparsebert train` and is used when it is there; it teaches the baselines too.
     Raises ConfigError with several processes.
     """
-    stages = Stages(config, output)
+    with memory_errors():
+        return _run(method, config, Stages(config, output))
+
+
+def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, RunRecord]:
     if stages.shop.accelerator.num_processes > 1:
         raise ConfigError("baselines run in one process; start 'sparsebert baseline' without 'accelerate launch'")
     dense = stages.dense()
@@ -35,7 +40,7 @@ def run_baseline(method: MethodName, config: TrainConfig, output: Path) -> dict[
     for share in config.budget.shares:
         name = f"{method}-{100 * share:.4g}"
         _train(stages, method, name, share)
-        records[name] = read_run(output / name)
+        records[name] = read_run(stages.shop.output / name)
     stages.finish()
     return records
 

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from accelerate import Accelerator
+
+from training.batching import EncodedExample
+from training.distillation import LabelObjective
+from training.loading import load_dense
+from training.loop import EncodedSplits, LoopConfig, StageLoop
+from training.snapshot import SnapshotFile
+
+
+class Counting(LabelObjective):
+    """The n-th loss is n."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def loss(self, answer, *_):
+        self.calls += 1
+        return 0.0 * answer.logits_BC.sum() + float(self.calls)
+
+
+def a_loop(bert_dir, folder, objective):
+    texts = [EncodedExample([2, 7, 8, 3], [0] * 4, index % 2) for index in range(50)]
+    return StageLoop(
+        name="stage", model=load_dense(str(bert_dir)), data=EncodedSplits(train=texts, validation=texts[:4], pad_id=0),
+        objective=objective, config=LoopConfig(epochs=1, batch_size=1), accelerator=Accelerator(cpu=True),
+        snapshot=SnapshotFile(folder / "stage.pt", "stage", 0.0), seed=0,
+    )  # fmt: skip
+
+
+def test_a_loss_point_is_of_the_steps_since_the_one_before(bert_dir, tmp_path):
+    loop = a_loop(bert_dir, tmp_path, Counting())
+    loop.run()
+    assert [(point.step, point.training_loss) for point in loop.losses] == [(20, 10.5), (40, 30.5)]
+    assert [(point.step, point.training_loss) for point in loop.evaluations] == [(50, 25.5)]  # since the last of them
+
+
+def test_losses_survive_a_kill(bert_dir, tmp_path):
+    objective = Counting()
+    count, original = iter(range(100)), objective.loss
+
+    def killed(*arguments):
+        if next(count) == 30:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    objective.loss = killed
+    with pytest.raises(KeyboardInterrupt):
+        a_loop(bert_dir, tmp_path, objective).run()
+    again = a_loop(bert_dir, tmp_path, objective)
+    again.run()
+    assert [(point.step, point.training_loss) for point in again.losses] == [(20, 10.5), (40, 30.5)]
+    assert [(point.step, point.training_loss) for point in again.evaluations] == [(50, 25.5)]
+    assert torch.isfinite(next(iter(load_dense(str(bert_dir)).parameters()))).all()
