@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,14 +48,24 @@ def answers_of_teacher(
 ) -> TeacherAnswers:
     """Logits, and the first token's state after each layer in half precision when asked for; `path` is the cache.
 
-    What is done of an unfinished cache lies in the folder `work`, from where a killed run goes on.
+    What is done of an unfinished cache lies in the folder `work`, from where a killed run goes on. Of runs side by side
+    that share a cache one asks and the others wait.
     Raises CheckpointError when the cache cannot be read.
     """
-    if accelerator.is_main_process and not _has(path, with_states):
-        _make(teacher.to(accelerator.device).eval(), splits, accelerator, path, work, with_states)
+    if accelerator.is_main_process:
+        with disk_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_of(path)):
+            if not _has(path, with_states):
+                _make(teacher.to(accelerator.device).eval(), splits, accelerator, path, work, with_states)
     accelerator.wait_for_everyone()
     tensors = _read(path)
     return TeacherAnswers(tensors["logits_NC"], tensors["states_LND"] if with_states else None)
+
+
+def lock_of(path: Path) -> Path:
+    """What is locked while the answers in `path` are computed; released when its process ends, however it does."""
+    return path.with_suffix(".lock")
 
 
 def _make(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
 import training.teacher
@@ -30,13 +31,29 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
 def test_runs_with_one_teacher_ask_it_once(config, tmp_path, monkeypatch):
     cached = replace(config, teacher_cache=tmp_path / "cache")
     run_training(cached, tmp_path / "a")
-    (kept,) = (tmp_path / "cache").iterdir()
+    (kept,) = (tmp_path / "cache").glob("*.safetensors")
     monkeypatch.setattr("training.teacher._ask", None)  # nobody asks again
     run_training(replace(cached, pruning=replace(cached.pruning, importance="magnitude")), tmp_path / "b")
-    assert [*(tmp_path / "cache").iterdir()] == [kept]
+    assert [*(tmp_path / "cache").glob("*.safetensors")] == [kept]
     assert not [*(tmp_path / "b" / ".work").glob("*")]
     with pytest.raises(TypeError):  # another model is asked itself
         run_training(replace(cached, seed=cached.seed + 1), tmp_path / "c")
+
+
+def test_runs_side_by_side_wait_for_the_one_that_asks(config, tmp_path, monkeypatch):
+    cached = replace(config, teacher_cache=tmp_path / "cache")
+    ask, asked = training.teacher._ask, []
+
+    def ask_while_others_wait(*arguments):
+        (lock,) = (tmp_path / "cache").glob("*.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(blocking=False)
+        asked.append(arguments[3])
+        return ask(*arguments)
+
+    monkeypatch.setattr("training.teacher._ask", ask_while_others_wait)
+    run_training(cached, tmp_path / "a")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("states_weight", [0.0, 1.0])
