@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
 
@@ -115,3 +116,28 @@ def test_mnli_is_judged_on_mismatched_texts_too_when_they_are_there(tmp_path):
         table[:1].to_parquet(tmp_path / f"{name}.parquet")
     data = load_data(DataConfig(task="mnli", data_dir=tmp_path))
     assert data.others == {"validation_mismatched": (Example(text="a b", text_pair="c", label=2),)}
+
+
+def test_what_the_hub_gives_is_read_as_files_are(tmp_path, monkeypatch):
+    """As `nyu-mll/glue` is laid out: names of labels in the features, an index, a test split without labels."""
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"), "hypothesis": datasets.Value("string"), "idx": datasets.Value("int32"),
+            "label": datasets.ClassLabel(names=["entailment", "neutral", "contradiction"]),
+        }
+    )  # fmt: skip
+    table = {"premise": ["a b", "d"], "hypothesis": ["c", "e"], "label": [2, 0], "idx": [0, 1]}
+    split = datasets.Dataset.from_dict(table, features=features)
+    names = ("train", "validation_matched", "validation_mismatched", "test_matched")
+    asked = []
+
+    def load_dataset(*words):
+        asked.append(words)
+        return datasets.DatasetDict(dict.fromkeys(names, split))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = load_data(DataConfig(task="mnli"))
+    assert asked == [("nyu-mll/glue", "mnli")]
+    assert data.train == (Example(text="a b", text_pair="c", label=2), Example(text="d", text_pair="e", label=0))
+    assert (data.train, data.train) == (data.validation, data.others["validation_mismatched"])
+    assert (data.labels[2], data.source) == ("contradiction", "nyu-mll/glue/mnli")
