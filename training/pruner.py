@@ -34,7 +34,7 @@ class PruningConfig:
     `repair`: when masks change in the last step, the weights that are left are solved anew (`training.repair`).
     """
 
-    importance: ImportanceName = "fisher"
+    importance: ImportanceName = "gradient"
     ramp: RampConfig = field(default_factory=RampConfig)
     rules: SelectionRules = field(default_factory=SelectionRules)
     regularizer: RegularizerConfig = field(default_factory=RegularizerConfig)

@@ -36,8 +36,8 @@ PRUNING = PruningConfig(
     regularizer=RegularizerConfig(name="group-lasso"),
 )  # fmt: skip
 CASES = {
-    "fisher": PRUNING,
-    "gradient": replace(PRUNING, importance="gradient"),
+    "fisher": replace(PRUNING, importance="fisher"),
+    "gradient": PRUNING,
     "movement, l1": replace(PRUNING, importance="movement", regularizer=RegularizerConfig(name="l1")),
     "gate, l0": replace(PRUNING, importance="gate", regularizer=RegularizerConfig(name="l0")),
     "activation": replace(PRUNING, importance="activation"),
