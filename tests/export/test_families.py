@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
-from export.forms import CPU_FORM
+from export.forms import CPU_FORM, DEFAULT_FORMS
 from export.texts import random_texts
 from export.weights import read_weights
 from sparsebert.masks import MaskSet
@@ -78,5 +78,5 @@ def test_int8_stays_near(load, model_type):
     model, inputs = load(model_type), make_inputs(1, 4, 12)
     reference = model(**inputs).logits.numpy()
     calibrated = calibrate(read_weights(model), random_texts(5, 40, 12, 40))
-    found = run_graph(int8_graphs(calibrated, "full")(CPU_FORM), inputs)
+    found = run_graph(int8_graphs(calibrated, "reduced")(DEFAULT_FORMS["int8"]), inputs)
     assert np.abs(found - reference).max() < 0.2 * np.abs(reference).max()
