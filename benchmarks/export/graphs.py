@@ -30,6 +30,7 @@ from export.calibration import calibrate
 from export.forms import DEFAULT_FORMS
 from export.texts import calibration_examples, encode_examples
 from export.weights import read_weights
+from sparsebert.processor import default_weight_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
@@ -75,7 +76,7 @@ def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], 
     )
     builders = {
         "fp32": float_graphs(weights, "fp32"),
-        "int8": int8_graphs(calibrate(weights, calibration), "full"),
+        "int8": int8_graphs(calibrate(weights, calibration), default_weight_range()),
     }
     graphs = {}
     for precision, build in builders.items():
