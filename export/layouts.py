@@ -100,7 +100,7 @@ class PackedLayout(PaddedLayout):
 
     def to_texts(self, x_NW: str) -> str:
         """Padding repeats some token; the mask hides it."""
-        return self._graph.node("Reshape", self._graph.node("Gather", x_NW, self._places()), self._text_shape())
+        return self._graph.node("Gather", x_NW, self._places())
 
     def to_rows(self, x_BTW: str) -> str:
         return self._graph.node("Gather", super().to_rows(x_BTW), self._tokens())
@@ -116,9 +116,10 @@ class PackedLayout(PaddedLayout):
         return graph.node("Squeeze", places_1N, graph.constant([0]))
 
     def _places(self) -> str:
-        """The row of every position of the flattened batch, [B T]; of padding, that of the token before it."""
-        count = self._graph.node("CumSum", super().rows_of("attention_mask"), self._graph.constant(0))
-        return self._graph.node("Sub", count, self._graph.constant(1))
+        """The row of every position, [B, T]; of padding, that of the token before it."""
+        graph = self._graph
+        count = graph.node("CumSum", super().rows_of("attention_mask"), graph.constant(0))
+        return graph.node("Reshape", graph.node("Sub", count, graph.constant(1)), graph.node("Shape", "input_ids"))
 
 
 LAYOUTS: dict[str, type[PaddedLayout]] = {"padded": PaddedLayout, "packed": PackedLayout}
