@@ -18,7 +18,7 @@ from export.layouts import PaddedLayout
 from export.products import Products
 from export.weights import AttentionWeights, Float32, Linear, join, split_projections
 
-LOWEST = np.finfo(np.float32).min
+LOWEST = np.array(-np.inf, np.float32)  # every text has a token, so no softmax is of these alone
 
 
 class AttentionWriter:
@@ -89,19 +89,19 @@ class AttentionWriter:
         values_HDE = values.weight_KN.reshape(-1, heads, size).transpose(1, 0, 2)
         context_BHE = self._of_each_head(self._weighted(read_BTD, shares_BHT), values.name, values_HDE)
         context_BW = graph.node("Reshape", context_BHE, graph.constant([0, -1]))
-        return graph.node("Add", context_BW, graph.weight(f"{values.name}.bias", values.bias_N))
+        return graph.node("Add", context_BW, self._products.constant(graph, f"{values.name}.bias", values.bias_N))
 
     def _shares(self, scores_BHT: str) -> str:
         """How much each head reads of each token."""
         graph = self._graph
         real_BT = graph.node("Cast", "attention_mask", to=TensorProto.BOOL)
         real_B1T = graph.node("Unsqueeze", real_BT, graph.constant([1]))
-        masked_BHT = graph.node("Where", real_B1T, scores_BHT, graph.weight("lowest", np.array(LOWEST)))
+        masked_BHT = graph.node("Where", real_B1T, scores_BHT, self._products.constant(graph, "lowest", LOWEST))
         return graph.node("Softmax", masked_BHT, axis=-1)
 
     def _of_each_head(self, x_BHK: str, name: str, weight_HKM: Float32) -> str:
         """The product with each head's own weight, [B, H, M]."""
-        graph, weight = self._graph, self._graph.weight(f"{name}.heads", weight_HKM)
+        graph, weight = self._graph, self._products.constant(self._graph, f"{name}.heads", weight_HKM)
         if self._products.fixed_order:  # a product for each text, since one of many rows adds up in another order
             x_BH1K = graph.node("Unsqueeze", x_BHK, graph.constant([2]))
             return graph.node("Squeeze", graph.node("MatMul", x_BH1K, weight), graph.constant([2]))

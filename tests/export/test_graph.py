@@ -134,6 +134,7 @@ def test_every_choice_with_any_number_of_last_heads(form, last_heads):
     small, masked = compact(model, masks), model(**inputs, gates=fixed_gates(masks)).logits.numpy()
     tolerance = 1e-4 if form.gelu == "exact" else 1e-2
     assert run_graph(float_graph(small, form), inputs) == pytest.approx(masked, abs=tolerance)
+    assert run_graph(float_graph(small, form, "fp16"), inputs) == pytest.approx(masked, abs=0.02)
     graph = int8_graph(small, form)
     together = run_graph(graph, inputs)
     assert np.abs(together - masked).max() < 0.1 * np.abs(masked).max()
