@@ -15,13 +15,12 @@ from tqdm import tqdm
 from export.forms import CPU_FORM
 from export.graph import build_graph
 from export.products import ObservingProducts
-from export.quantization import InputRange, best_range, quantize_columns, smooth
+from export.quantization import InputRange, best_range, smooth
 from export.runtime import OnnxRunner
 from export.texts import EncodedText
 from export.weights import Block, FeedForwardWeights, Float32, Linear, ModelWeights
 
 SAMPLED_ROWS = 1024
-WORTH_DIVIDING = 0.5
 OBSERVING_FORM = replace(CPU_FORM, last="projected", products="matmul")  # biases where the 8-bit graph has them
 
 
@@ -54,7 +53,7 @@ class Calibrated:
 
 
 def calibrate(weights: ModelWeights, texts: Sequence[EncodedText]) -> Calibrated:
-    """Smooth the FFN layers where that pays, and find all ranges. Raises ValueError without texts."""
+    """Smooth the FFN layers and find all ranges. Raises ValueError without texts."""
     seen = observe(weights, texts)
     blocks = tuple(_smoothed(block, seen) for block in weights.blocks)
     smoothed = replace(weights, blocks=blocks)
@@ -93,21 +92,6 @@ def _smoothed(block: Block, seen: dict[str, Observed]) -> Block:
         return block
     return replace(
         block,
-        hidden=smoothed_layer(block.hidden, seen[block.hidden.name]),
-        output=smoothed_layer(block.output, seen[block.output.name]),
+        hidden=smooth(block.hidden, seen[block.hidden.name].largest_K),
+        output=smooth(block.output, seen[block.output.name].largest_K),
     )
-
-
-def smoothed_layer(layer: Linear, seen: Observed) -> Linear:
-    """Dividing the inputs takes time in every batch, so it must halve the error at least."""
-    smoothed = smooth(layer, seen.largest_K)
-    return smoothed if rounding_error(smoothed, seen) < WORTH_DIVIDING * rounding_error(layer, seen) else layer
-
-
-def rounding_error(layer: Linear, seen: Observed) -> float:
-    """The mean squared error of the layer's outputs when inputs and weights are 8-bit integers."""
-    divisor_K = np.float32(1) if layer.divisor_K is None else layer.divisor_K
-    x_RK = seen.sample_RK / divisor_K
-    weight = quantize_columns(layer.weight_KN)
-    found_RN = seen.range(layer).rounded(x_RK) @ (weight.integers * weight.scale)
-    return float(np.square(found_RN - x_RK @ layer.weight_KN).mean())

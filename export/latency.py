@@ -152,6 +152,9 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
         weight_KN = rng.normal(0, 0.05, (inputs, outputs)).astype(np.float32)
         return Linear(name=name, weight_KN=weight_KN, bias_N=np.full(outputs, 0.1, np.float32))
 
+    def divided(layer: Linear) -> Linear:
+        return replace(layer, divisor_K=np.full(len(layer.weight_KN), 2, np.float32))
+
     def norm(name: str) -> Norm:
         return Norm(name=name, weight_D=np.ones(width, np.float32), bias_D=np.zeros(width, np.float32), epsilon=1e-12)
 
@@ -159,9 +162,10 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
         name, units = f"block.{index}", count * dense.head_size if kind == "heads" else count
         output, own_norm = linear(f"{name}.output", units, width), norm(f"{name}.norm")
         if kind == "neurons":
-            # What calibration nearly always finds worth its time (docs/results.md); floats leave it out.
-            hidden = replace(linear(f"{name}.hidden", width, units), divisor_K=np.full(width, 2, np.float32))
-            return FeedForwardWeights(hidden=hidden, output=output, norm=own_norm)
+            # Calibration smooths both layers; floats leave the division out.
+            return FeedForwardWeights(
+                hidden=divided(linear(f"{name}.hidden", width, units)), output=divided(output), norm=own_norm
+            )
         projections = linear(f"{name}.projections", width, 3 * units)
         return AttentionWeights(
             projections=projections, num_heads=count, scale=dense.head_size**-0.5, output=output, norm=own_norm

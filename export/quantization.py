@@ -39,12 +39,6 @@ class InputRange:
         scale = (self.high - self.low) / STEPS or 1.0
         return np.array(scale, np.float32), np.array(np.rint(-self.low / scale), np.uint8)
 
-    def rounded(self, values: Float32) -> Float32:
-        """What the integers of `values` stand for."""
-        scale, zero = self.scale_and_zero()
-        rounded: Float32 = (np.clip(np.rint(values / scale) + zero, 0, STEPS) - zero) * scale
-        return rounded
-
 
 def best_range(sample: Float32, low: float, high: float) -> InputRange:
     """The range with the smallest mean squared rounding error on `sample`, from 0.3 times to all of [low, high].
@@ -57,7 +51,9 @@ def best_range(sample: Float32, low: float, high: float) -> InputRange:
 
 
 def _rounding_error(values: Float32, candidate: InputRange) -> float:
-    return float(np.square(candidate.rounded(values) - values).mean())
+    scale, zero = candidate.scale_and_zero()
+    integers = np.clip(np.rint(values / scale) + zero, 0, STEPS)
+    return float(np.square((integers - zero) * scale - values).mean())
 
 
 def smooth(layer: Linear, largest_K: Float32) -> Linear:
