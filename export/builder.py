@@ -34,7 +34,7 @@ class GraphBuilder:
         self, operator: str, inputs: Sequence[str], count: int, *, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add an operator with several outputs. The same operator on the same inputs is added once."""
-        key = (operator, *inputs, domain, count, *sorted(attributes.items()))
+        key = (operator, *inputs, domain, count, repr(sorted(attributes.items())))
         if key in self._made:
             return self._made[key]
         name = f"{operator}_{len(self._nodes)}"

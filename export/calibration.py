@@ -21,7 +21,7 @@ from export.texts import EncodedText
 from export.weights import Block, FeedForwardWeights, Float32, Linear, ModelWeights
 
 SAMPLED_ROWS = 1024
-OBSERVING_FORM = replace(CPU_FORM, products="matmul")  # its biases are where the 8-bit graph has them
+OBSERVING_FORM = replace(CPU_FORM, last="projected", products="matmul")  # biases where the 8-bit graph has them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

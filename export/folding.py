@@ -9,7 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.weights import AttentionWeights, Block, EmbeddingWeights, Float32, Linear, ModelWeights, Norm
+from export.weights import (
+    AttentionWeights,
+    Block,
+    EmbeddingWeights,
+    Float32,
+    Linear,
+    ModelWeights,
+    Norm,
+    join,
+    split_projections,
+)
 
 
 def fold_output_biases(weights: ModelWeights) -> ModelWeights:
@@ -23,6 +33,23 @@ def fold_output_biases(weights: ModelWeights) -> ModelWeights:
             embeddings = _shift_embeddings(embeddings, shift_D)
         blocks[index] = _without_output_bias(block)
     return replace(weights, embeddings=embeddings, blocks=tuple(blocks))
+
+
+def with_two_heads(block: Block) -> Block:
+    """The same function, an attention of one head with a second one of zeros."""
+    if not isinstance(block, AttentionWeights) or block.num_heads > 1:
+        return block
+    size = len(block.output.weight_KN)
+    parts = [
+        replace(part, weight_KN=np.pad(part.weight_KN, ((0, 0), (0, size))), bias_N=np.pad(part.bias_N, (0, size)))
+        for part in split_projections(block.projections)
+    ]
+    return replace(
+        block,
+        projections=replace(join(parts), name=block.projections.name),
+        num_heads=2,
+        output=replace(block.output, weight_KN=np.pad(block.output.weight_KN, ((0, size), (0, 0)))),
+    )
 
 
 def _shift_embeddings(embeddings: EmbeddingWeights, shift_D: Float32) -> EmbeddingWeights:

@@ -1,6 +1,7 @@
 """In which equivalent ways can the graph be written, and which is the default for a kind of processor?
 
-The alternatives compute the same; `export.tuning` measures which is fastest on a machine. Knows nothing about ONNX.
+The alternatives compute the same but for rounding; `export.tuning` measures which is fastest on a machine. Knows
+nothing about ONNX.
 """
 
 from collections.abc import Sequence
@@ -15,15 +16,22 @@ class Form:
     """One way to write a graph.
 
     `layout`: linear layers compute all positions of the batch, or only real tokens (padding is taken out before the
-    first layer and put back for the attention alone). `projections`: queries, keys and values are one product or
-    three. `products`: biases and residuals go into the matrix product (Gemm), or are added after it (integer products
-    take a bias, but no residual, whatever is said here). `norms`: Add then LayerNormalization, or one fused operator.
+    first layer and put back for the attention alone). `projections`: queries, keys and values are one product, three,
+    or inside the attention operator. `last`: the last attention, which has one query for each text, projects keys and
+    values, or does without. `mask`: attention is told which positions are tokens, or how many each text has and where
+    it begins, which fused CUDA kernels want. `products`: biases and residuals go into the matrix product (Gemm), or
+    are added after it (integer products take a bias, but no residual, whatever is said here). `norms`: Add then
+    LayerNormalization, or one fused operator. `gelu`: by the error function, or by tanh, which is within 0.0005 of it
+    and for integers less than a step.
     """
 
     layout: Literal["padded", "packed"]
-    projections: Literal["joined", "separate"]
+    projections: Literal["joined", "separate", "inside"]
+    last: Literal["projected", "unprojected"]
+    mask: Literal["positions", "lengths"]
     products: Literal["gemm", "matmul"]
     norms: Literal["plain", "fused"]
+    gelu: Literal["exact", "tanh"]
 
     def as_dict(self) -> dict[str, str]:
         """The choices by name, for the manifest."""
@@ -41,15 +49,21 @@ class Form:
 
 
 # Measured in docs/results.md. The form for GPUs follows ONNX Runtime's own fusions for CUDA and is not measured.
-CPU_FORM = Form(layout="packed", projections="joined", products="gemm", norms="plain")
-GPU_FORM = Form(layout="padded", projections="separate", products="matmul", norms="fused")
+CPU_FORM = Form(
+    layout="packed", projections="joined", last="unprojected", mask="positions", products="gemm", norms="plain",
+    gelu="exact",
+)  # fmt: skip
+GPU_FORM = Form(
+    layout="padded", projections="separate", last="projected", mask="lengths", products="matmul", norms="fused",
+    gelu="exact",
+)  # fmt: skip
 DEFAULT_FORMS: dict[Precision, Form] = {
     "fp32": CPU_FORM,
-    "int8": replace(CPU_FORM, products="matmul"),
+    "int8": replace(CPU_FORM, products="matmul", gelu="tanh"),
     "fp16": GPU_FORM,
 }
 # What makes a difference on a CPU.
 TUNED_CHOICES: dict[Precision, tuple[str, ...]] = {
-    "fp32": ("layout", "projections", "products", "norms"),
-    "int8": ("layout", "projections", "norms"),
+    "fp32": ("layout", "projections", "last", "products", "norms"),
+    "int8": ("layout", "projections", "last", "norms", "gelu"),
 }

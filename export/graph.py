@@ -10,23 +10,23 @@ size, U units, C classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 
+from export.attention import AttentionWriter
 from export.builder import MICROSOFT, GraphBuilder
-from export.folding import fold_output_biases
+from export.folding import fold_output_biases, with_two_heads
 from export.forms import Form
 from export.layouts import LAYOUTS
 from export.products import Products
-from export.weights import AttentionWeights, Block, Linear, ModelWeights, Norm, join, split_projections
-from sparsebert.errors import ExportError
+from export.weights import AttentionWeights, Block, ModelWeights, Norm
 from sparsebert.manifest import TensorSpec
 
 INPUTS = tuple(
     TensorSpec(name=name, dtype="int64", shape=(-1, -1)) for name in ("input_ids", "attention_mask", "token_type_ids")
 )
-ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu"}
-POOLER_ACTIVATIONS = ACTIVATIONS | {"tanh": "Tanh"}
+POOLER_ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu", "tanh": "Tanh"}
 
 
 def output_specs(num_labels: int) -> tuple[TensorSpec, ...]:
@@ -35,13 +35,15 @@ def output_specs(num_labels: int) -> tuple[TensorSpec, ...]:
 
 
 def build_graph(weights: ModelWeights, products: Products, form: Form) -> onnx.ModelProto:
-    """The graph of a model. Raises ExportError for an activation that ONNX has no operator for."""
-    if weights.activation not in ACTIVATIONS:
-        raise ExportError(
-            f"the activation {weights.activation!r} cannot be exported; known are {', '.join(ACTIVATIONS)}"
-        )
+    """The graph of a model."""
     if products.takes_residuals:
         weights = fold_output_biases(weights)
+    if form.last == "unprojected" and products.fixed_order:
+        # Products with one row or column, which a single head would make, add up in another order.
+        blocks = list(weights.blocks)
+        last = last_attention(blocks)
+        blocks[last:] = [with_two_heads(block) for block in blocks[last:]]
+        weights = replace(weights, blocks=tuple(blocks))
     return _BertGraph(weights, products, form).build()
 
 
@@ -53,7 +55,8 @@ class _BertGraph:
         self._products = products
         self._form = form
         self._graph = GraphBuilder()
-        self._layout = LAYOUTS[form.layout](self._graph)
+        self._layout = LAYOUTS[form.layout](self._graph, form.mask)
+        self._attention = AttentionWriter(self._graph, products, self._layout, form)
 
     def build(self) -> onnx.ModelProto:
         graph, weights = self._graph, self._weights
@@ -86,44 +89,17 @@ class _BertGraph:
     def _block(self, block: Block, x_ND: str, read_ND: str | None = None) -> str:
         """One block for the rows of `x_ND`; with `read_ND` those are first tokens, and attention reads all tokens."""
         if isinstance(block, AttentionWeights):
-            units_NU = self._context(block, x_ND, read_ND)
+            writer = self._attention
+            units_NU = writer.all_tokens(block, x_ND) if read_ND is None else writer.first_tokens(block, x_ND, read_ND)
         else:
-            units_NU = self._graph.node(
-                ACTIVATIONS[self._weights.activation], self._products.linear(self._graph, x_ND, block.hidden)
-            )
+            units_NU = self._activation(self._products.linear(self._graph, x_ND, block.hidden))
         return self._block_end(units_NU, block, x_ND)
 
-    def _context(self, block: AttentionWeights, x_ND: str, read_ND: str | None) -> str:
-        """What the heads read, [N, W]; for first tokens [B, W]."""
-        graph, layout = self._graph, self._layout
-        queries, keys, values = split_projections(block.projections)
-        if read_ND is not None:
-            k_BTW, v_BTW = self._projected([keys, values], read_ND)
-            q_BQW = graph.node("Unsqueeze", self._products.linear(graph, x_ND, queries), graph.constant([1]))
-            return graph.node("Squeeze", self._heads(block, q_BQW, k_BTW, v_BTW), graph.constant([1]))
-        q_BTW, k_BTW, v_BTW = self._projected([queries, keys, values], x_ND)
-        return layout.to_rows(self._heads(block, q_BTW, k_BTW, v_BTW))
-
-    def _projected(self, parts: list[Linear], x_ND: str) -> list[str]:
-        """Each part of the projections for all positions, [B, T, W]."""
-        graph, layout = self._graph, self._layout
-        if self._form.projections == "separate":
-            return [layout.to_texts(self._products.linear(graph, x_ND, part)) for part in parts]
-        joined = layout.to_texts(self._products.linear(graph, x_ND, join(parts)))
-        return graph.nodes("Split", [joined], len(parts), axis=-1, num_outputs=len(parts))
-
-    def _heads(self, block: AttentionWeights, q_BQW: str, k_BTW: str, v_BTW: str) -> str:
-        return self._graph.node(
-            "MultiHeadAttention",
-            q_BQW,
-            k_BTW,
-            v_BTW,
-            "",
-            self._layout.key_mask(),
-            domain=MICROSOFT,
-            num_heads=block.num_heads,
-            scale=block.scale,
-        )
+    def _activation(self, x_NU: str) -> str:
+        if self._weights.activation == "relu":
+            return self._graph.node("Relu", x_NU)
+        by_tanh = self._weights.activation == "gelu_tanh" or self._form.gelu == "tanh"
+        return self._graph.node("Gelu", x_NU, approximate="tanh" if by_tanh else "none")
 
     def _block_end(self, units_NU: str, block: Block, x_ND: str) -> str:
         if self._form.norms == "fused":

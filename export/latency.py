@@ -8,7 +8,7 @@ D hidden size, E head size, K and N inputs and outputs of a linear layer.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Never
 
@@ -27,6 +27,7 @@ from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.latency import Curve, ShapeLatency, rising
 from sparsebert.manifest import Precision
+from sparsebert.processor import default_weight_range
 
 REPEATED = 4  # blocks of one size in a row: the noise of a difference is divided by as much
 VOCABULARY = 1000
@@ -135,12 +136,12 @@ def _median_times_ms(
 
 
 def graph_of(weights: ModelWeights, precision: Precision) -> onnx.ModelProto:
-    """The graph in its default form; int8 with a range that any input has."""
+    """The graph in its default form; int8 in this processor's range, for inputs of a range that any have."""
     form = DEFAULT_FORMS[precision]
     if precision != "int8":
         return float_graphs(weights, precision)(form)
     ranges = {layer.name: InputRange(low=-4.0, high=4.0) for layer in weights.linears()}
-    return int8_graphs(Calibrated(weights=weights, ranges=ranges), "full")(form)
+    return int8_graphs(Calibrated(weights=weights, ranges=ranges), default_weight_range())(form)
 
 
 def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
@@ -151,6 +152,9 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
         weight_KN = rng.normal(0, 0.05, (inputs, outputs)).astype(np.float32)
         return Linear(name=name, weight_KN=weight_KN, bias_N=np.full(outputs, 0.1, np.float32))
 
+    def divided(layer: Linear) -> Linear:
+        return replace(layer, divisor_K=np.full(len(layer.weight_KN), 2, np.float32))
+
     def norm(name: str) -> Norm:
         return Norm(name=name, weight_D=np.ones(width, np.float32), bias_D=np.zeros(width, np.float32), epsilon=1e-12)
 
@@ -158,7 +162,10 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
         name, units = f"block.{index}", count * dense.head_size if kind == "heads" else count
         output, own_norm = linear(f"{name}.output", units, width), norm(f"{name}.norm")
         if kind == "neurons":
-            return FeedForwardWeights(hidden=linear(f"{name}.hidden", width, units), output=output, norm=own_norm)
+            # Calibration smooths both layers; floats leave the division out.
+            return FeedForwardWeights(
+                hidden=divided(linear(f"{name}.hidden", width, units)), output=divided(output), norm=own_norm
+            )
         projections = linear(f"{name}.projections", width, 3 * units)
         return AttentionWeights(
             projections=projections, num_heads=count, scale=dense.head_size**-0.5, output=output, norm=own_norm

@@ -5,7 +5,7 @@ Either way the graph's inputs are padded texts. Knows nothing about weights.
 B texts, T positions, N rows, W values of a row.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from onnx import TensorProto
 
@@ -30,15 +30,16 @@ class Layout(Protocol):
     def first_tokens(self, x_NW: str) -> str:
         """The first row of each text, [B, W]."""
 
-    def key_mask(self) -> str:
-        """1 for tokens and 0 for padding, int32 [B, T]."""
+    def key_mask(self, *, first_tokens: bool = False) -> str:
+        """Which positions are tokens, as fused attention operators want it; for the queries of first tokens alone."""
 
 
 class PaddedLayout:
     """Every position is a row."""
 
-    def __init__(self, graph: GraphBuilder) -> None:
+    def __init__(self, graph: GraphBuilder, mask: Literal["positions", "lengths"]) -> None:
         self._graph = graph
+        self._mask = mask
 
     def rows_of(self, graph_input: str) -> str:
         return self._graph.node("Reshape", graph_input, self._graph.constant([-1]))
@@ -60,8 +61,22 @@ class PaddedLayout:
     def first_tokens(self, x_NW: str) -> str:
         return self._graph.node("Gather", self.to_texts(x_NW), self._graph.constant(0), axis=1)
 
-    def key_mask(self) -> str:
+    def key_mask(self, *, first_tokens: bool = False) -> str:
+        if self._mask == "lengths":
+            return self._lengths_and_starts(first_tokens)
         return self._graph.node("Cast", "attention_mask", to=TensorProto.INT32)
+
+    def _lengths_and_starts(self, first_tokens: bool) -> str:
+        """The number of keys of each text, then where its queries and its keys begin in the flattened batch."""
+        graph, one = self._graph, self._graph.constant(1)
+        num_texts = graph.node("Squeeze", graph.node("Shape", "input_ids", start=0, end=1))
+        texts = graph.node("Range", graph.constant(0), graph.node("Add", num_texts, one), one)
+        keys = graph.node("Mul", texts, self._num_positions())
+        parts = graph.node("Concat", self._lengths(), texts if first_tokens else keys, keys, axis=0)
+        return graph.node("Cast", parts, to=TensorProto.INT32)
+
+    def _lengths(self) -> str:
+        return self._graph.node("ReduceSum", "attention_mask", self._graph.constant([1]), keepdims=0)
 
     def _num_positions(self) -> str:
         return self._graph.node("Shape", "input_ids", start=1, end=2)
@@ -85,15 +100,14 @@ class PackedLayout(PaddedLayout):
 
     def to_texts(self, x_NW: str) -> str:
         """Padding repeats some token; the mask hides it."""
-        return self._graph.node("Reshape", self._graph.node("Gather", x_NW, self._places()), self._text_shape())
+        return self._graph.node("Gather", x_NW, self._places())
 
     def to_rows(self, x_BTW: str) -> str:
         return self._graph.node("Gather", super().to_rows(x_BTW), self._tokens())
 
     def first_tokens(self, x_NW: str) -> str:
         graph = self._graph
-        lengths_B = graph.node("ReduceSum", "attention_mask", graph.constant([1]), keepdims=0)
-        return graph.node("Gather", x_NW, graph.node("CumSum", lengths_B, graph.constant(0), exclusive=1))
+        return graph.node("Gather", x_NW, graph.node("CumSum", self._lengths(), graph.constant(0), exclusive=1))
 
     def _tokens(self) -> str:
         """Where in the flattened batch the real tokens are, [N]."""
@@ -102,9 +116,10 @@ class PackedLayout(PaddedLayout):
         return graph.node("Squeeze", places_1N, graph.constant([0]))
 
     def _places(self) -> str:
-        """The row of every position of the flattened batch, [B T]; of padding, that of the token before it."""
-        count = self._graph.node("CumSum", super().rows_of("attention_mask"), self._graph.constant(0))
-        return self._graph.node("Sub", count, self._graph.constant(1))
+        """The row of every position, [B, T]; of padding, that of the token before it."""
+        graph = self._graph
+        count = graph.node("CumSum", super().rows_of("attention_mask"), graph.constant(0))
+        return graph.node("Reshape", graph.node("Sub", count, graph.constant(1)), graph.node("Shape", "input_ids"))
 
 
 LAYOUTS: dict[str, type[PaddedLayout]] = {"padded": PaddedLayout, "packed": PackedLayout}

@@ -49,13 +49,15 @@ def compare_logits(reference_NC: Float32, found_NC: Float32) -> Parity:
     )
 
 
-def check_batch_invariance(alone_NC: Float32, together_NC: Float32, limits: ParityLimits) -> None:
-    """Raise ParityError when texts do not get the same logits in one padded batch as alone."""
-    difference = float(np.abs(alone_NC - together_NC).max())
-    if not difference <= limits.max_batch_difference:
+def check_batch_invariance(alone_NC: Float32, together_NC: Float32, texts: Sequence[str], limits: ParityLimits) -> None:
+    """Raise ParityError, naming the worst text, when one does not get the same logits in a padded batch as alone."""
+    difference_N = np.abs(alone_NC - together_NC).max(axis=1)
+    row = int(difference_N.argmax())  # of a difference that is not a number, its row
+    if not difference_N[row] <= limits.max_batch_difference:
         raise ParityError(
-            f"a logit differs by {difference:.2e} when texts of other lengths share the batch, more than "
-            f"{limits.max_batch_difference:.0e}; nothing was bundled"
+            f"a logit differs by {difference_N[row]:.2e} when texts of other lengths share the batch, more than "
+            f"{limits.max_batch_difference:.0e}; nothing was bundled; worst on {texts[row]!r}: alone "
+            f"{alone_NC[row].tolist()}, together {together_NC[row].tolist()}"
         )
 
 

@@ -48,10 +48,11 @@ from sparsebert.manifest import (
     Precision,
     Quality,
     Size,
+    Trial,
     WeightRange,
     write_manifest,
 )
-from sparsebert.processor import this_processor_needs_reduced_range
+from sparsebert.processor import default_weight_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact, keep_words
 from training.geometry import geometry_of
@@ -98,6 +99,7 @@ class _Graph:
 
     model: onnx.ModelProto
     form: Form
+    trials: tuple[Trial, ...]
     weight_range: WeightRange | None
 
 
@@ -165,16 +167,16 @@ def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Seque
     """The graph in its default form, or in the one that is fastest here."""
     weight_range: WeightRange | None = None
     if config.precision == "int8":
-        weight_range = config.weight_range or ("reduced" if this_processor_needs_reduced_range() else "full")
+        weight_range = config.weight_range or default_weight_range()
         assemble = int8_graphs(calibrate(weights, calibration), weight_range)
     else:
         assemble = float_graphs(weights, config.precision)
-    form = DEFAULT_FORMS[config.precision]
+    form, trials = DEFAULT_FORMS[config.precision], tuple[Trial, ...]()
     if config.tune:
-        start = form
-        form, speedup = fastest_form(assemble, start, TUNED_CHOICES[config.precision], typical_batches(calibration))
-        logger.info("tuned: %s; %.3f times as fast here as the default form", form.as_dict(), speedup)
-    return _Graph(model=assemble(form), form=form, weight_range=weight_range)
+        tuned = fastest_form(assemble, form, TUNED_CHOICES[config.precision], typical_batches(calibration))
+        form, trials = tuned.form, tuned.trials
+        logger.info("tuned: %s; %.3f times as fast here as the default form", form.as_dict(), tuned.speedup)
+    return _Graph(model=assemble(form), form=form, trials=trials, weight_range=weight_range)
 
 
 def _answer(runner: OnnxRunner, texts: Sequence[EncodedText], config: ExportConfig) -> Float32:
@@ -221,6 +223,7 @@ def _describe(
         operators=count_operators(graph.model),
         form=graph.form.as_dict(),
         tuned=config.tune,
+        trials=graph.trials,
         quality=quality,
         parity=proof.parity,
         parity_random_ids=proof.parity_random_ids,

@@ -11,24 +11,34 @@ from onnx import TensorProto
 from export.builder import MICROSOFT, GraphBuilder
 from export.forms import Form
 from export.quantization import InputRange, quantize_columns, quantize_rows
-from export.weights import Float32, Linear, base_name
+from export.weights import AttentionWeights, Float32, Linear, base_name
 from sparsebert.errors import ExportError
 
 
 class Products(Protocol):
     """What depends on the precision. All tensors between layers have one floating type.
 
-    `takes_residuals` says that `add_linear` is one product when the layer's bias is zero.
+    `takes_residuals` says that `add_linear` is one product when the layer's bias is zero; `fixed_order` that floats
+    must add up in the same order whatever the batch, because they are rounded to integers afterwards.
     """
 
     @property
     def takes_residuals(self) -> bool: ...
+
+    @property
+    def fixed_order(self) -> bool: ...
 
     def linear(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:
         """The layer's output, [N, M]."""
 
     def add_linear(self, graph: GraphBuilder, x_NK: str, layer: Linear, residual_NM: str) -> str:
         """The layer's output plus a residual, [N, M]."""
+
+    def attention_rows(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:
+        """The rows as `attention` wants them."""
+
+    def attention(self, graph: GraphBuilder, x_BTK: str, block: AttentionWeights, mask: str) -> str:
+        """Projections and attention in one operator, [B, T, W]."""
 
     def lookup(self, graph: GraphBuilder, name: str, ids: str, table_VD: Float32) -> str:
         """Rows of a table, [..., D]."""
@@ -51,6 +61,10 @@ class FloatProducts:
     def takes_residuals(self) -> bool:
         return self._form.products == "gemm"
 
+    @property
+    def fixed_order(self) -> bool:
+        return False
+
     def linear(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:
         weight, bias = self._weight(graph, layer), self.constant(graph, f"{layer.name}.bias", layer.bias_N)
         if self._form.products == "gemm":
@@ -61,6 +75,23 @@ class FloatProducts:
         if self.takes_residuals and not layer.bias_N.any():
             return graph.node("Gemm", x_NK, self._weight(graph, layer), residual_NM)
         return graph.node("Add", self.linear(graph, x_NK, layer), residual_NM)
+
+    def attention_rows(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:  # noqa: ARG002
+        return x_NK
+
+    def attention(self, graph: GraphBuilder, x_BTK: str, block: AttentionWeights, mask: str) -> str:
+        layer = block.projections
+        return graph.node(
+            "Attention",
+            x_BTK,
+            self._weight(graph, layer),
+            self.constant(graph, f"{layer.name}.bias", layer.bias_N),
+            mask,
+            domain=MICROSOFT,
+            num_heads=block.num_heads,
+            scale=block.scale,
+            qkv_hidden_sizes=[len(block.output.weight_KN)] * 3,
+        )
 
     def lookup(self, graph: GraphBuilder, name: str, ids: str, table_VD: Float32) -> str:
         return graph.node("Gather", self.constant(graph, name, table_VD), ids)
@@ -111,6 +142,10 @@ class Int8Products(FloatProducts):
     def takes_residuals(self) -> bool:
         return False
 
+    @property
+    def fixed_order(self) -> bool:
+        return True
+
     def linear(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:
         weight = quantize_columns(layer.weight_KN, reduced_range=self._reduced_range)
         scale, zero = self._input_scale(graph, layer)
@@ -128,6 +163,27 @@ class Int8Products(FloatProducts):
 
     def add_linear(self, graph: GraphBuilder, x_NK: str, layer: Linear, residual_NM: str) -> str:
         return graph.node("Add", self.linear(graph, x_NK, layer), residual_NM)
+
+    def attention_rows(self, graph: GraphBuilder, x_NK: str, layer: Linear) -> str:
+        return self._quantize(graph, x_NK, layer)
+
+    def attention(self, graph: GraphBuilder, x_BTK: str, block: AttentionWeights, mask: str) -> str:
+        layer = block.projections
+        weight = quantize_columns(layer.weight_KN, reduced_range=self._reduced_range)
+        scale, zero = self._input_scale(graph, layer)
+        return graph.node(
+            "QAttention",
+            x_BTK,
+            graph.weight(f"{layer.name}.weight", weight.integers),
+            graph.weight(f"{layer.name}.bias", layer.bias_N),
+            scale,
+            graph.weight(f"{layer.name}.weight_scale", weight.scale),
+            mask,
+            zero,
+            domain=MICROSOFT,
+            num_heads=block.num_heads,
+            scale=block.scale,
+        )
 
     def lookup(self, graph: GraphBuilder, name: str, ids: str, table_VD: Float32) -> str:
         rows = quantize_rows(table_VD)

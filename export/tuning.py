@@ -6,6 +6,7 @@ Knows nothing about precision. All times come from one process in turns, because
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import geometric_mean, median
 
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from export.assembly import Assemble
 from export.forms import Form
 from export.runtime import OnnxRunner
 from export.texts import EncodedText
+from sparsebert.manifest import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,15 @@ Batch = Sequence[EncodedText]
 Measure = Callable[[dict[Form, OnnxRunner], Batch], dict[Form, float]]
 ROUNDS = 15
 WORTH = 1.03  # a form must be faster by this factor to replace another
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The fastest form, how many times faster it is than the first, and all that was measured on the way."""
+
+    form: Form
+    speedup: float
+    trials: tuple[Trial, ...]
 
 
 def typical_batches(texts: Sequence[EncodedText]) -> list[list[EncodedText]]:
@@ -51,13 +62,13 @@ def fastest_form(
     choices: Sequence[str],
     batches: Sequence[Batch],
     measure: Measure = median_times_s,
-) -> tuple[Form, float]:
-    """The fastest form that changes of single `choices` lead to from `start`, and how many times faster it is.
+) -> Tuned:
+    """The fastest form that changes of single `choices` lead to from `start`.
 
     Each round measures the best form so far against all that differ from it in one choice; what counts is the
     geometric mean of the ratios over `batches`.
     """
-    best, speedup = start, 1.0
+    best, speedup, trials = start, 1.0, list[Trial]()
     tried = {start}
     with tqdm(desc="tuning", unit="form", disable=None) as bar:
         while candidates := [form for form in best.neighbours(choices) if form not in tried]:
@@ -67,14 +78,15 @@ def fastest_form(
             tried.update(candidates)
             bar.update(len(candidates))
             for form, ratio in ratios.items():
-                logger.info("tuning: %s is %.3f times as fast as %s", _changes(best, form), ratio, _changes(form, best))
+                trials.append(Trial(tried=_changes(best, form), instead_of=_changes(form, best), ratio=ratio))
+                logger.info("tuning: %s", trials[-1])
             winner = max(ratios, key=lambda form: ratios[form])
             if ratios[winner] < WORTH:
                 break
             best, speedup = winner, speedup * ratios[winner]
-    return best, speedup
+    return Tuned(form=best, speedup=speedup, trials=tuple(trials))
 
 
-def _changes(old: Form, new: Form) -> str:
+def _changes(old: Form, new: Form) -> dict[str, str]:
     """What is said of `new` that is not said of `old`."""
-    return ", ".join(f"{name} {value}" for name, value in new.as_dict().items() if value != old.as_dict()[name])
+    return dict(new.as_dict().items() - old.as_dict().items())

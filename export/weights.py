@@ -8,15 +8,17 @@ layer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.modeling import SparseBertForSequenceClassification, SparseBertLayer
+from sparsebert.errors import ExportError
+from training.modeling import ACTIVATIONS, TANH_GELUS, SparseBertForSequenceClassification, SparseBertLayer
 
 Float32 = NDArray[np.float32]
+Activation = Literal["gelu", "gelu_tanh", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +83,7 @@ class ModelWeights:
     blocks: tuple[Block, ...]
     pooler: Linear
     classifier: Linear
-    activation: str
+    activation: Activation
     pooler_activation: str
 
     def linears(self) -> list[Linear]:
@@ -121,7 +123,10 @@ def join(parts: Sequence[Linear]) -> Linear:
 
 
 def read_weights(model: SparseBertForSequenceClassification, max_positions: int | None = None) -> ModelWeights:
-    """The arrays of `model`, which is compact or dense; with the first `max_positions` positions only."""
+    """The arrays of `model`, which is compact or dense; with the first `max_positions` positions only.
+
+    Raises ExportError for an activation that the graph has no operator for.
+    """
     bert, projection = model.bert, model.bert.embeddings_project
     blocks: list[Block] = []
     for index, layer in enumerate(bert.encoder.layer):
@@ -137,9 +142,17 @@ def read_weights(model: SparseBertForSequenceClassification, max_positions: int 
         blocks=tuple(blocks),
         pooler=_linear("pooler", bert.pooler.dense),
         classifier=_linear("classifier", model.classifier),
-        activation=model.config.hidden_act,
+        activation=_activation(model.config.hidden_act),
         pooler_activation=model.config.pooler_activation,
     )
+
+
+def _activation(hidden_act: str) -> Activation:
+    if hidden_act not in ACTIVATIONS:
+        raise ExportError(f"the activation {hidden_act!r} cannot be exported; known are {', '.join(ACTIVATIONS)}")
+    if hidden_act in TANH_GELUS:
+        return "gelu_tanh"
+    return "relu" if hidden_act == "relu" else "gelu"
 
 
 def _blocks(name: str, layer: SparseBertLayer) -> list[Block]:

@@ -22,7 +22,7 @@ from sparsebert.checkpoint import (
 from sparsebert.digests import verify_files
 from sparsebert.errors import BundleError, CheckpointError
 from sparsebert.geometry import Geometry
-from sparsebert.manifest import MANIFEST_FILE, read_golden, read_manifest
+from sparsebert.manifest import MANIFEST_FILE, Trial, read_golden, read_manifest
 from sparsebert.masks import load_masks
 
 
@@ -107,10 +107,12 @@ def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
         f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples); "
         f"on random ids within {report['parity_random_ids']['max_logit_difference']:.1e}; "
         f"masked and compact within {report['compact_difference']:.1e}",
+        "batches": f"logits {'do not depend' if report['batch_invariant'] else 'depend'} on the other texts of a batch",
         "form": ", ".join(f"{name} {choice}" for name, choice in report["form"].items())
         + (" (fastest where it was exported)" if report["tuned"] else ""),
+        **{f"trial {number}": str(Trial(**trial)) for number, trial in enumerate(report["trials"], start=1)},
         "file": f"{report['files']['model.onnx']['size_bytes'] / 1e6:.1f} MB",
-        "operators": operators,
+        "operators": f"{operators} (opset {report['opset']})",
     }
 
 

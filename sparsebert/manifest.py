@@ -74,6 +74,20 @@ class Size(_Record):
     macs_sequence_length: PositiveInt
 
 
+class Trial(_Record):
+    """One measurement of tuning: `tried` is `ratio` times as fast as `instead_of`, the other choices being equal."""
+
+    tried: dict[str, str]
+    instead_of: dict[str, str]
+    ratio: Annotated[float, Field(gt=0.0)]
+
+    def __str__(self) -> str:
+        tried, instead_of = (
+            ", ".join(f"{name} {choice}" for name, choice in one.items()) for one in (self.tried, self.instead_of)
+        )
+        return f"{tried} is {self.ratio:.3f} times as fast as {instead_of}"
+
+
 class FileDigest(_Record):
     """What a file of the bundle must be."""
 
@@ -84,10 +98,11 @@ class FileDigest(_Record):
 class Manifest(_Record):
     """Everything a server or a reader must know about a bundle before it opens the graph.
 
-    `form` says in which of the equivalent ways the graph is written, and `tuned` that they were measured on the
-    machine that exported. `weight_range` of an int8 graph is `reduced` when its weights have 7 bits, for processors
-    without VNNI. `parity` is on held-out texts, `parity_random_ids` on random token ids, and `compact_difference` is
-    the largest logit difference between the masked and the compact model in PyTorch, over both.
+    `form` says in which of the equivalent ways the graph is written, `tuned` that they were measured on the machine
+    that exported, and `trials` what came out (older bundles have none). `weight_range` of an int8 graph is `reduced`
+    when its weights have 7 bits, for processors without VNNI. `parity` is on held-out texts, `parity_random_ids` on
+    random token ids, and `compact_difference` is the largest logit difference between the masked and the compact
+    model in PyTorch, over both.
     """
 
     schema_version: Literal[2] = 2
@@ -108,6 +123,7 @@ class Manifest(_Record):
     operators: dict[str, PositiveInt]
     form: dict[str, str]
     tuned: bool
+    trials: tuple[Trial, ...] = ()
     quality: Quality
     parity: Parity
     parity_random_ids: Parity
@@ -163,7 +179,8 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST_FILE
     manifest = _read(path, Manifest)
-    if seal(manifest.model_dump(mode="json"))["seal"] != manifest.seal:
+    # What stands there is sealed, not what this version of the schema makes of it.
+    if seal(json.loads(path.read_bytes()))["seal"] != manifest.seal:
         raise DigestError(f"{path} was altered: its content is not what its seal says; export or copy the bundle again")
     return manifest
 

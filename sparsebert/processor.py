@@ -7,6 +7,8 @@ when weights use all 8 bits. Other processors have no such kernels. Knows nothin
 import platform
 from pathlib import Path
 
+from sparsebert.manifest import WeightRange
+
 CPU_INFO = Path("/proc/cpuinfo")
 X86 = ("x86_64", "amd64", "i386", "i686", "x86")
 VNNI_FLAGS = frozenset({"avx512_vnni", "avx512vnni", "avx_vnni"})
@@ -32,3 +34,8 @@ def this_processor_needs_reduced_range() -> bool:
     except OSError:
         cpu_info = ""
     return needs_reduced_range(platform.machine(), cpu_info)
+
+
+def default_weight_range() -> WeightRange:
+    """The largest range of int8 weights that this machine's processor multiplies without error."""
+    return "reduced" if this_processor_needs_reduced_range() else "full"

@@ -18,7 +18,7 @@ from sparsebert.errors import BackboneError
 from sparsebert.masks import load_masks
 from training.backbone import cannot_load
 from training.families import FAMILIES, sparse_config, sparse_weights
-from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+from training.modeling import ACTIVATIONS, SparseBertConfig, SparseBertForSequenceClassification
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def load_dense(name_or_path: str, *, whole: bool = False, **config_changes: Any)
     _refuse_sparse(Path(name_or_path))
     try:
         theirs = _read_config(name_or_path)
-        own = _own_config(theirs)
+        own = _own_config(name_or_path, theirs)
         for name, value in config_changes.items():
             setattr(own, name, value)
         if whole:
@@ -59,7 +59,7 @@ def _refuse_sparse(folder: Path) -> None:
 def max_positions(name_or_path: str) -> int:
     """How many tokens a model reads. Raises BackboneError as `load_dense` does."""
     try:
-        return int(_own_config(_read_config(name_or_path)).max_position_embeddings)
+        return int(_own_config(name_or_path, _read_config(name_or_path)).max_position_embeddings)
     except (OSError, ValueError) as error:
         raise cannot_load(name_or_path, error) from error
 
@@ -93,10 +93,13 @@ def _is_uneven(config: SparseBertConfig) -> bool:
     return len({*config.heads_L()}) > 1 or len({*config.neurons_L()}) > 1
 
 
-def _own_config(theirs: PreTrainedConfig) -> SparseBertConfig:
-    if isinstance(theirs, SparseBertConfig):
-        return deepcopy(theirs)
-    return sparse_config(theirs)
+def _own_config(name_or_path: str, theirs: PreTrainedConfig) -> SparseBertConfig:
+    own = deepcopy(theirs) if isinstance(theirs, SparseBertConfig) else sparse_config(theirs)
+    if own.hidden_act not in ACTIVATIONS:
+        raise BackboneError(
+            f"{name_or_path} has the activation {own.hidden_act!r}; SparseBERT takes {', '.join(ACTIVATIONS)}"
+        )
+    return own
 
 
 def _compare_labels(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> None:

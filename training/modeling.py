@@ -25,6 +25,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 from transformers.models.electra.modeling_electra import ElectraEmbeddings
 
+# Transformers' names of the activations that a feed-forward network may have.
+TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+ACTIVATIONS = ("gelu", "gelu_python", *TANH_GELUS, "relu")
+
 
 class UnitGates(NamedTuple):
     """What the consumers of the units are multiplied by; a layer of zeros says that the block is removed.

@@ -1,12 +1,16 @@
 """How fast is the exporter's graph against those of the standard tools, for the same model?
 
     python benchmarks/export/graphs.py runs/sst2/dense runs/sst2/sparse --bert-base
+    python benchmarks/export/graphs.py --bert-base
 
-For each checkpoint: our fp32 and int8 graphs, packed (the default) and padded; torch.onnx (opset 17, eager and SDPA
-attention) with ONNX Runtime's own optimisations; its transformer optimizer; its dynamic quantisation (of both, per
-tensor and per channel); OpenVINO in fp32, bf16 and int8 when `pip install openvino nncf` is there. What a tool refuses
-is printed. `--bert-base` adds a BERT-base of random weights in fp32. Every round runs each graph once, in turns; a
-ratio is the median over rounds of the ratio within a round. Nothing else should run meanwhile.
+The first checkpoint is the dense one, the last the sparse one. Without checkpoints: MiniLM's sizes with random
+weights, dense and with 67% of the encoder's parameters removed as training removes them. For each: our fp32 and int8
+graphs in the default form and in its neighbours that --tune would try; torch.onnx (opset 17, eager and SDPA attention)
+with ONNX Runtime's own optimisations; its transformer optimizer; its dynamic quantisation (of both, per tensor and per
+channel); OpenVINO in fp32, bf16 and int8 when `pip install openvino nncf` is there. `--bert-base` adds a BERT-base of
+random weights in fp32. Every round runs each graph once, in turns; a ratio is the median over rounds of the ratio
+within a round. At the end stands the table of targets. Nothing else should run meanwhile; where something must,
+`--cpu-time --threads 1` counts the time of the one thread that computes.
 """
 
 import argparse
@@ -21,112 +25,109 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers import optimizer
+from standard_tools import NAMES, Feeds, Run, openvino_runs, standard_files, torch_onnx
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
 from export.forms import DEFAULT_FORMS
-from export.texts import calibration_examples, encode_examples
+from export.texts import EncodedText, calibration_examples, encode_examples, random_texts
 from export.weights import read_weights
-from training.checkpoint import MaskedCheckpoint, load_checkpoint
+from sparsebert.processor import default_weight_range
+from training.checkpoint import load_checkpoint
 from training.compaction import compact
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
-Feeds = dict[str, np.ndarray]
-Run = Callable[[Feeds], object]
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
-OURS = ("ours fp32", "ours int8")
+VARIANTS = {
+    "": {},
+    " padded": {"layout": "padded"},
+    " inside": {"projections": "inside"},
+    " padded inside": {"layout": "padded", "projections": "inside"},
+    " last projected": {"last": "projected"},
+}
+FP32_TOOLS, INT8_TOOLS = ("torch.onnx", "optimizer"), ("dynamic int8", "optimizer + dynamic int8")
+BERT_BASE = "bert-base torch.onnx"
+# 67% of the encoder's parameters removed from MiniLM on SST-2, docs/results.md.
+SPARSE = {"heads_per_layer": [9, 9, 7, 5, 1, 3], "neurons_per_layer": [1072, 864, 362, 63, 13, 0]}
+
+Times = dict[str, list[float]]
+Model = tuple[SparseBertForSequenceClassification, list[EncodedText]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("checkpoints", type=Path, nargs="*")
     parser.add_argument("--shapes", nargs="+", default=["1x32", "8x32", "8x128"], metavar="BATCHxTOKENS")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bert-base", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    models = {path.name: of_checkpoint(path) for path in options.checkpoints} or random_models()
     with tempfile.TemporaryDirectory() as name:
         files: dict[str, Path] = {}
         runs: dict[str, Run] = {}
-        for path in options.checkpoints:
-            made, run = graphs_of(path, Path(name), options.threads)
-            files |= {f"{path.name} {tool}": file for tool, file in made.items()}
-            runs |= {f"{path.name} {tool}": one for tool, one in run.items()}
+        for model, (small, calibration) in models.items():
+            folder = Path(name) / model
+            folder.mkdir()
+            made = our_files(small, calibration, folder) | standard_files(small, folder)
+            files |= {f"{model} {tool}": file for tool, file in made.items()}
+            openvino = openvino_runs(made["torch.onnx sdpa"], calibration, options.threads)
+            runs |= {f"{model} {tool}": one for tool, one in openvino.items()}
         if options.bert_base:
-            files["bert-base torch.onnx eager"] = bert_base(Path(name))
+            files[BERT_BASE] = bert_base(Path(name))
         onnxruntime.set_global_thread_pool_sizes(options.threads, 1)  # only now: calibration had a pool of its own
         runs = {tool: onnxruntime_run(file) for tool, file in files.items()} | runs
+        clock_s = time.thread_time if options.cpu_time else time.perf_counter
+        measured = {}
         for shape in options.shapes:
             batch, tokens = map(int, shape.split("x"))
-            report(shape, measure(runs, batch, tokens, options.rounds))
+            measured[shape] = measure(runs, batch, tokens, options.rounds, clock_s)
+            report(shape, measured[shape])
+        targets(measured, next(iter(models)), list(models)[-1])
 
 
-def graphs_of(path: Path, folder: Path, threads: int) -> tuple[dict[str, Path], dict[str, Run]]:
-    """Every ONNX file of one checkpoint's compact model, and what else runs it."""
+def of_checkpoint(path: Path) -> Model:
     checkpoint = load_checkpoint(path)
-    small = compact(checkpoint.model, checkpoint.masks)
+    examples = calibration_examples(checkpoint.calibration)
+    calibration = encode_examples(path / "tokenizer.json", examples, checkpoint.run.max_length)
+    return compact(checkpoint.model, checkpoint.masks), calibration
+
+
+def random_models() -> dict[str, Model]:
+    """MiniLM's sizes, dense and sparse."""
+    sizes = {
+        "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
+        "head_size": 32, "num_labels": 2,
+    }  # fmt: skip
+    texts = random_texts(0, 64, 64, SparseBertConfig().vocab_size)
+    return {
+        name: (SparseBertForSequenceClassification(SparseBertConfig(**(sizes | units))).eval(), texts)
+        for name, units in (("dense", {}), ("sparse", SPARSE))
+    }
+
+
+def our_files(
+    small: SparseBertForSequenceClassification, calibration: list[EncodedText], folder: Path
+) -> dict[str, Path]:
     weights = read_weights(small)
-    calibration = encode_examples(
-        path / "tokenizer.json", calibration_examples(checkpoint.calibration), checkpoint.run.max_length
-    )
     builders = {
         "fp32": float_graphs(weights, "fp32"),
-        "int8": int8_graphs(calibrate(weights, calibration), "full"),
+        "int8": int8_graphs(calibrate(weights, calibration), default_weight_range()),
     }
-    graphs = {}
-    for precision, build in builders.items():
-        form = DEFAULT_FORMS[precision]
-        graphs[f"ours {precision}"] = build(form)
-        graphs[f"ours {precision} padded"] = build(replace(form, layout="padded"))
     files = {}
-    for tool, graph in graphs.items():
-        files[tool] = folder / f"{path.name}-{tool.replace(' ', '-')}.onnx"
-        onnx.save(graph, files[tool])
-    exported = {}
-    for attention in ("eager", "sdpa"):
-        exported[attention] = folder / f"{path.name}-torch-{attention}.onnx"
-        torch_onnx(small, exported[attention], attention)
-        files[f"torch.onnx {attention}"] = exported[attention]
-        optimized = folder / f"{path.name}-optimized-{attention}.onnx"
-        optimizer.optimize_model(
-            str(exported[attention]), model_type="bert", num_heads=0, hidden_size=0, opt_level=0
-        ).save_model_to_file(str(optimized))
-        files[f"optimizer {attention}"] = optimized
-        for source, name in ((exported[attention], "dynamic int8"), (optimized, "optimizer + dynamic int8")):
-            for per_channel in (False, True):
-                tool = f"{name} {attention}{' per channel' if per_channel else ''}"
-                target = folder / f"{path.name}-{tool.replace(' ', '-')}.onnx"
-                try:
-                    quantize_dynamic(source, target, weight_type=QuantType.QInt8, per_channel=per_channel)
-                    files[tool] = target
-                except Exception as error:  # noqa: BLE001 - a refusal is a result
-                    print(f"{path.name} {tool}: refused: {str(error).splitlines()[0][:150]}")
-    return files, openvino_runs(checkpoint, exported["sdpa"], threads)
+    for precision, build in builders.items():
+        for variant, changes in VARIANTS.items():
+            tool = f"ours {precision}{variant}"
+            files[tool] = folder / f"{tool.replace(' ', '-')}.onnx"
+            onnx.save(build(replace(DEFAULT_FORMS[precision], **changes)), files[tool])
+    return files
 
 
-def torch_onnx(model: SparseBertForSequenceClassification, path: Path, attention: str) -> None:
-    """What most users do."""
-
-    class Logits(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids, attention_mask, token_type_ids):  # noqa: ANN001, ANN202
-            return self.model(input_ids, attention_mask, token_type_ids).logits
-
-    model.config._attn_implementation = attention
-    ids = torch.ones(2, 8, dtype=torch.long)
-    mask = ids.clone()
-    mask[1, 5:] = 0
-    torch.onnx.export(
-        Logits().eval(), (ids, mask, ids * 0), str(path), input_names=list(NAMES), output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "sequence"} for name in NAMES}, opset_version=17, dynamo=False,
-    )  # fmt: skip
+def bert_base(folder: Path) -> Path:
+    path = folder / "bert-base.onnx"
+    torch_onnx(SparseBertForSequenceClassification(SparseBertConfig(num_labels=2)).eval(), path, "eager")
+    return path
 
 
 def onnxruntime_run(path: Path) -> Run:
@@ -137,80 +138,69 @@ def onnxruntime_run(path: Path) -> Run:
     return lambda feeds: session.run(None, feeds)
 
 
-def openvino_runs(checkpoint: MaskedCheckpoint, path: Path, threads: int) -> dict[str, Run]:
-    try:
-        import openvino
-    except ModuleNotFoundError:
-        return {}
-    core = openvino.Core()
-    plain = core.read_model(path)
-    hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    models = {
-        "OpenVINO fp32": core.compile_model(plain, "CPU", hints | {"INFERENCE_PRECISION_HINT": "f32"}),
-        "OpenVINO bf16": core.compile_model(plain, "CPU", hints | {"INFERENCE_PRECISION_HINT": "bf16"}),
-    }
-    try:
-        import nncf
-
-        texts = [example.text for example in checkpoint.calibration]
-        tokenizer = checkpoint.tokenizer
-        feeds = [dict(tokenizer(text, return_tensors="np", truncation=True)) for text in texts]
-        data = nncf.Dataset([{name: one[name] for name in NAMES} for one in feeds])
-        quantized = nncf.quantize(plain, data, model_type=nncf.ModelType.TRANSFORMER)
-        models["OpenVINO int8"] = core.compile_model(quantized, "CPU", hints)
-    except Exception as error:  # noqa: BLE001 - a refusal is a result
-        print(f"OpenVINO int8: refused: {str(error).splitlines()[0][:150]}")
-    return {name: request_of(model) for name, model in models.items()}
-
-
-def request_of(model) -> Run:  # noqa: ANN001
-    request = model.create_infer_request()
-    return lambda feeds: request.infer(feeds)
-
-
-def bert_base(folder: Path) -> Path:
-    path = folder / "bert-base.onnx"
-    torch_onnx(SparseBertForSequenceClassification(SparseBertConfig(num_labels=2)).eval(), path, "eager")
-    return path
-
-
-def measure(runs: dict[str, Run], batch: int, tokens: int, rounds: int) -> dict[str, list[float]]:
+def measure(runs: dict[str, Run], batch: int, tokens: int, rounds: int, clock_s: Callable[[], float]) -> Times:
     rng = np.random.default_rng(0)
-    feeds = {
+    feeds: Feeds = dict.fromkeys(NAMES, np.zeros((batch, tokens), np.int64)) | {
         "input_ids": rng.integers(1000, 20000, (batch, tokens)),
         "attention_mask": np.ones((batch, tokens), np.int64),
-        "token_type_ids": np.zeros((batch, tokens), np.int64),
     }
     names, times_ms = list(runs), {name: [] for name in runs}
     for step in range(-3, rounds):  # the first ones warm up
         turn = step % len(names)
         for name in names[turn:] + names[:turn]:
             runs[name](feeds)  # its weights into the caches, its threads awake
-            began_s = time.perf_counter()
+            began_s = clock_s()
             runs[name](feeds)
             if step >= 0:
-                times_ms[name].append(1000 * (time.perf_counter() - began_s))
+                times_ms[name].append(1000 * (clock_s() - began_s))
     return times_ms
 
 
-def report(shape: str, times_ms: dict[str, list[float]]) -> None:
-    """The median time of each graph, and of the same round how many times slower it is than each of ours."""
+def ratio(times_ms: Times, slow: str, fast: str) -> float:
+    """How many times faster `fast` is, within a round."""
+    return statistics.median(a / b for a, b in zip(times_ms[slow], times_ms[fast], strict=True))
+
+
+def report(shape: str, times_ms: Times) -> None:
+    """The median time of each graph, and how many times slower it is than each of ours for the same model."""
     print(f"\n{shape:<8}{'graph':<55}{'median_ms':>10}{'x ours fp32':>13}{'x ours int8':>13}")
     for name, values in times_ms.items():
-        ratios = [
-            statistics.median(
-                own / base for own, base in zip(values, times_ms[f"{_model(name, times_ms)} {ours}"], strict=True)
-            )
-            for ours in OURS
-        ]
-        print(f"{shape:<8}{name:<55}{statistics.median(values):10.2f}{ratios[0]:13.2f}{ratios[1]:13.2f}", flush=True)
+        ours = name.split(" ", maxsplit=1)[0]
+        cells = [f"{ratio(times_ms, name, f'{ours} ours {p}'):13.2f}" for p in ("fp32", "int8") if name != BERT_BASE]
+        print(f"{shape:<8}{name:<55}{statistics.median(values):10.2f}{''.join(cells)}", flush=True)
 
 
-def _model(name: str, times_ms: dict[str, list[float]]) -> str:
-    """Whose graph it is; BERT-base is compared with the last checkpoint's."""
-    own = name.split(" ", maxsplit=1)[0]
-    models = [other.removesuffix(f" {OURS[0]}") for other in times_ms if other.endswith(OURS[0])]
-    return own if own in models else models[-1]
+def targets(measured: dict[str, Times], dense: str, sparse: str) -> None:
+    """What the exporter promises, and what was measured at each shape."""
+    rows: dict[str, Callable[[Times], float]] = {
+        "dense fp32 against the best of torch.onnx and optimizer (1.0)": lambda t: against(t, dense, "fp32"),
+        "sparse fp32 against the best of torch.onnx and optimizer (1.1)": lambda t: against(t, sparse, "fp32"),
+        "dense int8 against the best dynamic int8 (1.15)": lambda t: against(t, dense, "int8"),
+        "sparse int8 against the best dynamic int8 (1.15)": lambda t: against(t, sparse, "int8"),
+        "sparse int8 against our dense fp32 (8x32: 6)": lambda t: ratio(t, f"{dense} ours fp32", f"{sparse} ours int8"),
+        "sparse int8 against the best other dense fp32": lambda t: ratio(
+            t, best(t, dense, FP32_TOOLS), f"{sparse} ours int8"
+        ),
+    }
+    if BERT_BASE in next(iter(measured.values())):
+        rows["sparse int8 against BERT-base fp32 (8x32: 40, 1x32: 25)"] = lambda t: ratio(
+            t, BERT_BASE, f"{sparse} ours int8"
+        )
+    print(f"\n{'times faster (target)':<68}" + "".join(f"{shape:>9}" for shape in measured))
+    for row, value in rows.items():
+        print(f"{row:<68}" + "".join(f"{value(times_ms):9.2f}" for times_ms in measured.values()))
+
+
+def against(times_ms: Times, model: str, precision: str) -> float:
+    """Our default form against the best of the standard tools."""
+    tools = FP32_TOOLS if precision == "fp32" else INT8_TOOLS
+    return ratio(times_ms, best(times_ms, model, tools), f"{model} ours {precision}")
+
+
+def best(times_ms: Times, model: str, tools: tuple[str, ...]) -> str:
+    """The fastest of the graphs that these tools made of a model."""
+    made = [name for name in times_ms if name.startswith(tuple(f"{model} {tool}" for tool in tools))]
+    return min(made, key=lambda name: statistics.median(times_ms[name]))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/export/operators.py
 
-256 rows (8 texts of 32 tokens) of 384 values: norms, rounding to integers, and a linear layer of 1,536 outputs in
-every way that 8-bit weights can be multiplied.
+256 rows (8 texts of 32 tokens) of 384 values: norms, rounding to integers, a linear layer of 1,536 outputs in every
+way that 8-bit weights can be multiplied, and GELUs.
 """
 
 import time
@@ -75,6 +75,7 @@ def main() -> None:
         "QuantizeLinear, a scale per channel": fastest_us([node("QuantizeLinear", "x s z", "y", axis=1)], channel, x),
     })  # fmt: skip
     report("384 to 1,536 outputs, 8-bit weights, float to float", products(rng, x))
+    report("GELU of 1,536 values in each row", gelus(rng))
 
 
 def products(rng: np.random.Generator, x: Array) -> dict[str, float]:
@@ -110,6 +111,18 @@ def products(rng: np.random.Generator, x: Array) -> dict[str, float]:
         )  # fmt: skip
     floats = {"w": weight.astype(np.float32), "b": constants["b"]}
     return times_us | {"32-bit floats (Gemm)": fastest_us([node("Gemm", "x w b", "y")], floats, x)}
+
+
+def gelus(rng: np.random.Generator) -> dict[str, float]:
+    x, bias = rng.normal(size=(ROWS, OUTPUTS)).astype(np.float32), {"b": np.ones(OUTPUTS, np.float32)}
+    return {
+        "Gelu": fastest_us([node("Gelu", "x", "y")], {}, x),
+        "Gelu by tanh": fastest_us([node("Gelu", "x", "y", approximate="tanh")], {}, x),
+        "BiasGelu, which would take the bias out of the product": fastest_us(
+            [node("BiasGelu", "x b", "y", MICROSOFT)], bias, x
+        ),
+        "FastGelu with a bias": fastest_us([node("FastGelu", "x b", "y", MICROSOFT)], bias, x),
+    }
 
 
 def per_row() -> list[NodeProto]:

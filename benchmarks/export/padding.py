@@ -18,6 +18,7 @@ from export.forms import DEFAULT_FORMS
 from export.runtime import OnnxRunner
 from export.texts import EncodedText, calibration_examples, encode_examples
 from export.weights import read_weights
+from sparsebert.processor import default_weight_range
 from training.checkpoint import load_checkpoint
 from training.compaction import compact
 
@@ -36,7 +37,7 @@ def main() -> None:
         length = checkpoint.run.max_length
         texts = encode_examples(path / "tokenizer.json", checkpoint.examples[: options.texts], length)
         calibration = encode_examples(path / "tokenizer.json", calibration_examples(checkpoint.calibration), length)
-        int8 = int8_graphs(calibrate(weights, calibration), "full")
+        int8 = int8_graphs(calibrate(weights, calibration), default_weight_range())
         for precision, assemble in (("fp32", float_graphs(weights, "fp32")), ("int8", int8)):
             runners = {
                 layout: OnnxRunner(assemble(replace(DEFAULT_FORMS[precision], layout=layout)), options.threads)

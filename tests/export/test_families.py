@@ -1,6 +1,7 @@
 """Masked = compact = ONNX, for every family of backbones."""
 
 from functools import cache
+from typing import get_args, get_type_hints
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from export.assembly import float_graphs, int8_graphs
 from export.calibration import calibrate
-from export.forms import CPU_FORM
+from export.forms import DEFAULT_FORMS, Form
 from export.texts import random_texts
 from export.weights import read_weights
 from sparsebert.masks import MaskSet
@@ -21,6 +22,9 @@ from training.loading import load_dense
 from training.masking import fixed_gates
 
 LAYERS, HEADS, NEURONS = 3, 4, 24
+EXACT = {name: st.sampled_from(get_args(values)) for name, values in get_type_hints(Form).items()} | {
+    "gelu": st.just("exact")
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +64,18 @@ def run_graph(graph, inputs) -> np.ndarray:
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
 @settings(deadline=None, max_examples=8)
-@given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 4), tokens=st.integers(1, 12))
+@given(
+    form=st.builds(Form, **EXACT), seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 4), tokens=st.integers(1, 12)
+)
 @torch.inference_mode()
-def test_masked_is_compact_is_onnx(load, model_type, seed, batch, tokens):
+def test_masked_is_compact_is_onnx_in_every_form(load, model_type, form, seed, batch, tokens):
     model, masks, inputs = load(model_type), random_masks(seed), make_inputs(seed, batch, tokens)
     masked = model(**inputs, gates=fixed_gates(masks)).logits.numpy()
     small = compact(model, masks)
     assert small.num_parameters() == geometry_of(small).parameters()
     assert geometry_of(small).heads_L == masks.kept_heads_L()
     assert small(**inputs).logits.numpy() == pytest.approx(masked, abs=1e-4)
-    assert run_graph(float_graphs(read_weights(small), "fp32")(CPU_FORM), inputs) == pytest.approx(masked, abs=1e-4)
+    assert run_graph(float_graphs(read_weights(small), "fp32")(form), inputs) == pytest.approx(masked, abs=1e-4)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
@@ -78,5 +84,5 @@ def test_int8_stays_near(load, model_type):
     model, inputs = load(model_type), make_inputs(1, 4, 12)
     reference = model(**inputs).logits.numpy()
     calibrated = calibrate(read_weights(model), random_texts(5, 40, 12, 40))
-    found = run_graph(int8_graphs(calibrated, "full")(CPU_FORM), inputs)
+    found = run_graph(int8_graphs(calibrated, "reduced")(DEFAULT_FORMS["int8"]), inputs)
     assert np.abs(found - reference).max() < 0.2 * np.abs(reference).max()

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.folding import fold_output_biases
+from export.folding import fold_output_biases, with_two_heads
 from export.weights import (
     AttentionWeights,
     EmbeddingWeights,
@@ -98,3 +98,16 @@ def test_projections_come_apart_and_together():
 
 def test_linear_layers_are_listed_in_order():
     assert [layer.name for layer in make_weights().linears()] == ["p", "a", "h", "o", "pooler", "classifier"]
+
+
+def test_a_second_head_of_zeros_changes_nothing():
+    weights = make_weights()
+    attention, ffn = weights.blocks
+    two = with_two_heads(attention)
+    assert (two.num_heads, two.projections.weight_KN.shape, two.projections.name) == (2, (D, 6 * W), "p")
+    for old, new in zip(split_projections(attention.projections), split_projections(two.projections), strict=True):
+        assert np.array_equal(new.weight_KN, np.pad(old.weight_KN, ((0, 0), (0, W))))
+        assert np.array_equal(new.bias_N, np.pad(old.bias_N, (0, W)))
+    assert np.array_equal(two.output.weight_KN, np.pad(attention.output.weight_KN, ((0, W), (0, 0))))
+    assert with_two_heads(two) is two
+    assert with_two_heads(ffn) is ffn

@@ -1,4 +1,6 @@
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from export.builder import count_operators
 from export.latency import LatencyConfig, graph_of, measure, random_weights, unit_counts
@@ -6,6 +8,7 @@ from sparsebert.cli import run
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.latency import read_latency_table
+from sparsebert.processor import default_weight_range
 
 DENSE = Geometry(hidden_size=16, head_size=4, heads_L=(4, 4), neurons_L=(24, 24), vocabulary_size=9, max_positions=12,
                  token_types=2, num_labels=3)  # fmt: skip
@@ -31,7 +34,14 @@ def test_random_models_have_the_blocks_that_are_asked_for():
     sizes = (("neurons", 5), ("heads", 3), ("heads", 1))
     for precision, product in (("fp32", "Gemm"), ("int8", "MatMulIntegerToFloat")):
         counts = count_operators(graph_of(random_weights(DENSE, sizes), precision))
-        assert (counts["MultiHeadAttention"], counts["Gelu"], counts[product]) == (2, 1, 9)
+        assert (counts["MultiHeadAttention"], counts["Softmax"], counts["Gelu"], counts[product]) == (1, 1, 1, 8)
+
+
+def test_the_int8_graph_is_the_one_that_is_exported():
+    graph = graph_of(random_weights(DENSE, (("neurons", 5), ("heads", 1))), "int8")
+    weights = {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer}
+    assert np.abs(weights["block.0.hidden.weight"]).max() == {"full": 127, "reduced": 63}[default_weight_range()]
+    assert {name for name in weights if name.endswith(".factor")} == {"block.0.hidden.factor", "block.0.output.factor"}
 
 
 def test_every_precision_and_shape_has_its_curves():

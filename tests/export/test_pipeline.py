@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.builder import GraphBuilder
 from export.bundle import bundle_name, spread
+from export.forms import TUNED_CHOICES
 from export.pipeline import ExportConfig, export_bundle
 from export.runtime import OnnxRunner
 from export.texts import encode_examples
@@ -17,7 +18,7 @@ from sparsebert.cli import run
 from sparsebert.digests import verify_files
 from sparsebert.errors import CheckpointError, ConfigError, ParityError
 from sparsebert.manifest import read_golden, read_manifest
-from sparsebert.processor import this_processor_needs_reduced_range
+from sparsebert.processor import default_weight_range
 from training.geometry import geometry_of
 
 
@@ -31,9 +32,7 @@ def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
     assert (manifest.name, manifest.variant, manifest.labels) == ("reviews", "sparse", ("no", "yes"))
     assert manifest.size.encoder_sparsity == record.encoder_sparsity
     assert manifest.batch_invariant
-    assert manifest.weight_range == {"int8": "reduced" if this_processor_needs_reduced_range() else "full"}.get(
-        precision
-    )
+    assert manifest.weight_range == {"int8": default_weight_range()}.get(precision)
     assert manifest.form["layout"] == ("padded" if precision == "fp16" else "packed")
     assert manifest.compact_difference < 1e-4
     assert (manifest.parity.num_examples, manifest.parity_random_ids.num_examples) == (32, 64)
@@ -72,7 +71,8 @@ def test_tuning_says_what_it_picked(run_dir, tmp_path, caplog):
     config = ExportConfig(checkpoint=run_dir / "sparse", target=target, precision="int8", tune=True)
     manifest = export_bundle(config)
     assert manifest.tuned
-    assert manifest.form.keys() == {"layout", "projections", "products", "norms"}
+    assert manifest.form.keys() == {"layout", "projections", "last", "mask", "products", "norms", "gelu"}
+    assert {name for trial in manifest.trials for name in trial.tried} == set(TUNED_CHOICES["int8"])
     assert "tuned: {'layout'" in caplog.text
     assert "times as fast as" in caplog.text
 
@@ -162,6 +162,8 @@ def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "reviews/sparse" in shown
     assert "digests verified" in shown
+    assert "logits do not depend on the other texts of a batch" in shown
+    assert "(opset 20)" in shown
     assert run(["inspect", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
     assert run(["inspect", str(run_dir / "sparse")]) == 0

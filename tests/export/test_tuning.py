@@ -8,7 +8,7 @@ from export.texts import EncodedText, random_texts
 from export.tuning import fastest_form, median_times_s, typical_batches
 
 SLOW = {"packed": 3.0, "padded": 2.0, "separate": 1.0, "joined": 2.0, "gemm": 1.0, "matmul": 1.0, "plain": 1.0,
-        "fused": 9.0}  # fmt: skip
+        "fused": 9.0, "inside": 3.0, "projected": 2.0, "unprojected": 1.0, "positions": 0.0, "exact": 0.0}  # fmt: skip
 
 
 def add_up(runners, batch):
@@ -20,7 +20,7 @@ ALL = TUNED_CHOICES["fp32"]
 
 def test_neighbours_differ_in_one_choice():
     neighbours = CPU_FORM.neighbours(TUNED_CHOICES["fp32"])
-    assert len(neighbours) == 4
+    assert len(neighbours) == 6
     assert all(len(set(form.as_dict().items()) - set(CPU_FORM.as_dict().items())) == 1 for form in neighbours)
     assert set(DEFAULT_FORMS) == {"fp32", "int8", "fp16"}
     assert [form.layout for form in CPU_FORM.neighbours(["layout"])] == ["padded"]
@@ -28,16 +28,17 @@ def test_neighbours_differ_in_one_choice():
 
 def test_single_changes_lead_to_the_fastest(monkeypatch):
     monkeypatch.setattr("export.tuning.OnnxRunner", lambda graph: graph)
-    form, speedup = fastest_form(lambda form: form, CPU_FORM, ALL, ["a", "b"], add_up)
-    assert form == replace(CPU_FORM, layout="padded", projections="separate")
-    assert speedup == pytest.approx(7 / 5)
+    tuned = fastest_form(lambda form: form, CPU_FORM, ALL, ["a", "b"], add_up)
+    assert tuned.form == replace(CPU_FORM, layout="padded", projections="separate")
+    assert tuned.speedup == pytest.approx(8 / 6)
+    assert len(tuned.trials) == 6 + 5 + 3  # what differs from the default, and from each better form
+    assert "layout padded is 1.143 times as fast as layout packed" in map(str, tuned.trials)
 
 
 def test_a_form_that_is_as_fast_is_not_taken(monkeypatch):
     monkeypatch.setattr("export.tuning.OnnxRunner", lambda graph: graph)
-    assert fastest_form(lambda form: form, CPU_FORM, ALL, ["a"], lambda runners, _: dict.fromkeys(runners, 1.0)) == (
-        CPU_FORM, 1.0,
-    )  # fmt: skip
+    tuned = fastest_form(lambda form: form, CPU_FORM, ALL, ["a"], lambda runners, _: dict.fromkeys(runners, 1.0))
+    assert (tuned.form, tuned.speedup, len(tuned.trials)) == (CPU_FORM, 1.0, 6)
 
 
 def test_typical_batches():

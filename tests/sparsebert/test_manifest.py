@@ -4,7 +4,7 @@ import pytest
 
 from sparsebert.digests import digest_file, verify_files
 from sparsebert.errors import BundleError, DigestError
-from sparsebert.manifest import Manifest, read_golden, read_manifest, seal
+from sparsebert.manifest import Manifest, read_golden, read_manifest, seal, write_manifest
 
 GEOMETRY = {
     "hidden_size": 4, "head_size": 2, "heads_L": [1], "neurons_L": [3], "vocabulary_size": 9, "max_positions": 8,
@@ -47,6 +47,16 @@ def test_a_whole_bundle_is_read_and_verified(bundle):
     assert manifest.labels == ("no", "yes")
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
     assert read_golden(bundle).logits == ((0.5, 1.5),)
+
+
+def test_trials_of_tuning_are_read_and_bundles_without_them_too(bundle):
+    assert read_manifest(bundle).trials == ()
+    trial = {"tried": {"layout": "padded"}, "instead_of": {"layout": "packed"}, "ratio": 0.8}
+    change(bundle, trials=[trial])
+    manifest = read_manifest(bundle)
+    assert [one.model_dump() for one in manifest.trials] == [trial]
+    write_manifest(bundle, manifest)
+    assert read_manifest(bundle).trials == manifest.trials
 
 
 def test_a_changed_byte_is_found(bundle):

@@ -173,6 +173,14 @@ def test_what_we_do_not_take_is_told_from_its_configuration(tmp_path, values, re
         load_dense(str(tmp_path))
 
 
+def test_an_activation_that_cannot_be_exported_is_refused_when_the_model_is_loaded(make_classifier, tmp_path):
+    model = make_classifier("bert")
+    model.config.hidden_act = "silu"
+    model.save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match="has the activation 'silu'; SparseBERT takes gelu, .*, gelu_new, .*, relu"):
+        load_dense(str(tmp_path))
+
+
 def test_a_decoder_is_refused(tmp_path):
     config = BertConfig(
         vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, is_decoder=True
