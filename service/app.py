@@ -19,6 +19,7 @@ from service.errors import (
     DrainingError,
     EngineError,
     MalformedError,
+    NotEnabledError,
     NotReadyError,
     QueueFullError,
     RequestTimeoutError,
@@ -30,7 +31,7 @@ from service.errors import (
 from service.metrics import Metrics, Rejection
 from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
 from service.openapi import describe
-from service.routes import compare, health, metrics, models, page, predict, reach
+from service.routes import compare, health, metrics, models, page, predict, reach, v2
 from service.schemas import ErrorAnswer
 from service.serving import Serving
 from service.settings import Settings
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 ERROR_STATUS: dict[type[ServiceError], int] = {
     MalformedError: 400,
+    NotEnabledError: 403,
     UnknownVariantError: 404,
     BodyTooLargeError: 413,
     TooLongError: 422,
@@ -60,10 +62,10 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
     NotReadyError: Rejection.NOT_READY,
 }
 RETRY_AFTER_S = 1
-ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router)
+ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
-    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
+    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"), *v2.PATHS,
 )  # fmt: skip
 
 

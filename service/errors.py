@@ -6,6 +6,7 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
     └── ServiceError
         ├── RequestError            the caller must change the request
         │   ├── MalformedError          it is not what the route reads
+        │   ├── NotEnabledError         it asks for what this service does not let anybody do
         │   ├── UnknownVariantError     it names a model or a variant that is not here
         │   ├── BodyTooLargeError       it has more bytes than the service reads
         │   ├── TooLongError            a text has more tokens than the model reads
@@ -34,6 +35,10 @@ class RequestError(ServiceError):
 
 class MalformedError(RequestError):
     """The request is not what the route reads."""
+
+
+class NotEnabledError(RequestError):
+    """The request asks for what this service does not let anybody do."""
 
 
 class UnknownVariantError(RequestError):

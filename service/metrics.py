@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from service.encoding import EncodedBatch, Encoding
 from service.routing import VariantName
+from service.statistics import Statistics, Total
 
 PREFIX = "sparsebert_"
 SECONDS = (
@@ -167,6 +168,7 @@ class VariantMetrics:
     """Counts what happens to one variant; observes its batcher."""
 
     def __init__(self, metrics: Metrics, name: VariantName, version: str) -> None:
+        self.statistics = Statistics()
         labels = (name.model, name.variant)
         self._outcomes = {one: metrics.requests.labels(*labels, version, one.value) for one in Outcome}
         self._stages = {one: metrics.stage_seconds.labels(*labels, one.value) for one in Stage}
@@ -192,13 +194,15 @@ class VariantMetrics:
         finally:
             self._inflight.dec()
 
-    def on_end(self, outcome: Outcome) -> None:
+    def on_end(self, outcome: Outcome, *, began_s: float, ended_s: float) -> None:
         """A request ended."""
         self._outcomes[outcome].inc()
+        self.statistics.on_end(succeeded=outcome == Outcome.OK, began_s=began_s, ended_s=ended_s)
 
     def on_stage(self, stage: Stage, duration_s: float) -> None:
         """A stage of a request is over."""
         self._stages[stage].observe(duration_s)
+        self.statistics.on_stage(Total(stage.value), duration_s)
 
     def on_encoded(self, encodings: Sequence[Encoding]) -> None:
         """Texts were tokenised."""
@@ -215,8 +219,8 @@ class VariantMetrics:
         self._queue_tokens.set(num_tokens)
 
     def on_batch(self, batch: EncodedBatch, infer_s: float) -> None:
-        """A batch came back from the engine; its time is counted for each request that was in it."""
-        del infer_s
+        """A batch came back from the engine."""
+        self.statistics.on_batch(batch.num_items, infer_s)
         real, padded = int(batch.attention_mask_BS.sum()), batch.attention_mask_BS.size
         self._executions.inc()
         self._inputs.inc(batch.num_items)

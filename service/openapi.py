@@ -9,11 +9,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.oip.schemas import IndexRequest, InferRequest
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
 REFERENCE = "#/components/schemas/{model}"
 
 TEXTS_EXAMPLE: dict[str, Any] = {"inputs": ["a gripping film", "dull and far too long"]}
+TEXT_TENSOR: dict[str, Any] = {
+    "name": "text",
+    "shape": [2],
+    "datatype": "BYTES",
+    "data": ["a gripping film", "dull and far too long"],
+}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "PredictRequest": {
         "one text": {"value": {"inputs": "a gripping film"}},
@@ -25,9 +32,32 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "all variants": {"value": TEXTS_EXAMPLE},
         "two variants, five times": {"value": {**TEXTS_EXAMPLE, "variants": ["dense", "sparse"], "repeats": 5}},
     },
+    "InferRequest": {
+        "two texts": {"value": {"inputs": [TEXT_TENSOR]}},
+        "a long text, cut; its label only": {
+            "value": {"parameters": {"truncate": True}, "inputs": [TEXT_TENSOR], "outputs": [{"name": "label"}]}
+        },
+        "the two most probable classes": {
+            "value": {
+                "id": "42",
+                "inputs": [TEXT_TENSOR],
+                "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
+            }
+        },
+        "a pair": {
+            "value": {
+                "inputs": [
+                    {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["How old are you?"]},
+                    {"name": "text_pair", "shape": [1], "datatype": "BYTES", "data": ["What is your age?"]},
+                ]
+            }
+        },
+    },
+    "IndexRequest": {"what is ready": {"value": {"ready": True}}},
 }
 STATUS_TEXTS = {
     400: "The request is malformed.",
+    403: "The service does not let anybody do this.",
     404: "There is no such model or variant.",
     413: "The body is too large.",
     422: "A text is too long, or there are too many.",
@@ -38,10 +68,23 @@ STATUS_TEXTS = {
 }
 
 
-def request_body(schema: str) -> dict[str, Any]:
+def request_body(schema: str, *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its own body."""
     content = {"schema": {"$ref": REFERENCE.format(model=schema)}, "examples": EXAMPLES[schema]}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+
+
+def binary_body(schema: str) -> dict[str, Any]:
+    """The same for a route that also reads binary data after the JSON, or binary data alone."""
+    extra = request_body(schema)
+    extra["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    length = {
+        "name": "Inference-Header-Content-Length",
+        "in": "header",
+        "description": "Bytes of the JSON when binary data follows it; 0 when the body is one text and nothing else.",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    return {**extra, "parameters": [length]}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -54,7 +97,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
-    requests = [(PredictRequest, "validation"), (CompareRequest, "validation")]
+    requests = [(schema, "validation") for schema in (PredictRequest, CompareRequest, InferRequest, IndexRequest)]
     _, schemas = models_json_schema(requests, ref_template=REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(schemas["$defs"])
     return document

@@ -26,6 +26,7 @@ class ServingVariant:
     bundle: LoadedBundle
     batcher: Batcher
     metrics: VariantMetrics
+    clock_s: Callable[[], float]
 
     @property
     def name(self) -> VariantName:
@@ -34,13 +35,14 @@ class ServingVariant:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """The block is one request to this variant; its end is counted once."""
+        began_s = self.clock_s()
         with self.metrics.inflight():
             try:
                 yield
             except BaseException as error:
-                self.metrics.on_end(outcome_of(error))
+                self.metrics.on_end(outcome_of(error), began_s=began_s, ended_s=self.clock_s())
                 raise
-            self.metrics.on_end(Outcome.OK)
+            self.metrics.on_end(Outcome.OK, began_s=began_s, ended_s=self.clock_s())
 
 
 class Serving:
@@ -127,7 +129,7 @@ class Serving:
             max_queue_tokens=self.settings.max_queue_tokens,
         )
         batcher = Batcher(str(bundle.name), bundle.engine, limits, clock_s=self.clock_s, observer=metrics)
-        return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics)
+        return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics, clock_s=self.clock_s)
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -14,6 +14,7 @@ Knows nothing about HTTP or exit codes: `sparsebert.cli` and `service.app` map t
     │   └── ParityError     the exported graph does not compute what PyTorch computes
     ├── BundleError         a model bundle is missing, incomplete, malformed or altered
     │   └── DigestError     a file of the bundle has other bytes than its manifest says
+    ├── ClientError         see `sparsebert.client.errors`
     └── ServiceError        see `service.errors`
 """
 

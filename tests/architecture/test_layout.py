@@ -29,10 +29,11 @@ def test_the_arrows_hold():
     assert "4 kept, 0 broken" in result.stdout
 
 
-def imported(package: str) -> set[str]:
+def imported(package: str, without: str | None = None) -> set[str]:
     """Every module that the files of a package name in an import, as far as the dots go."""
     found: set[str] = set()
-    for path in (ROOT / package).rglob("*.py"):
+    files = [path for path in (ROOT / package).rglob("*.py") if without not in path.relative_to(ROOT / package).parts]
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
@@ -49,8 +50,20 @@ def test_export_uses_only_what_says_what_a_masked_sparsebert_is():
 
 
 def test_the_contract_uses_three_packages():
-    others = {name.split(".")[0] for name in imported("sparsebert")} - set(sys.stdlib_module_names) - {"sparsebert"}
+    others = (
+        {name.split(".")[0] for name in imported("sparsebert", without="client")}
+        - set(sys.stdlib_module_names)
+        - {"sparsebert"}
+    )
     assert others == {"numpy", "pydantic", "safetensors"}
+
+
+def test_the_client_uses_its_extra_and_nothing_of_the_contract_uses_the_client():
+    of_client = imported("sparsebert/client")
+    others = {name.split(".")[0] for name in of_client} - set(sys.stdlib_module_names) - {"sparsebert"}
+    assert others == {"httpx", "httpx_retries", "pydantic"}
+    rest = imported("sparsebert", without="client") | imported("service") | imported("training") | imported("export")
+    assert not [name for name in rest if name.startswith("sparsebert.client")]
 
 
 def test_the_service_uses_the_contract_and_its_own_packages():
@@ -69,7 +82,8 @@ def test_the_wheel_holds_every_package():
 def test_contract_imports_its_three_packages_only():
     code = (
         "import sys, sparsebert.cli, sparsebert.inspect, sparsebert.checkpoint; "
-        "print(sorted({'torch', 'transformers', 'onnx', 'onnxruntime', 'fastapi', 'pandas'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'fastapi', 'pandas', 'httpx'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from service.app import PATHS, ROUTERS, label_sets, statuses
 from service.metrics import Metrics, Outcome, Rejection, Stage, VariantFacts
+from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
+from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
 from service.schemas import CompareAnswer, CompareRequest, HealthAnswer, ModelsAnswer, PredictAnswer, PredictRequest
 from service.settings import Settings, allowed_values, default_text, env_name, flag_name
@@ -85,10 +87,17 @@ ANSWERS = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 @pytest.mark.parametrize(
     ("text", "schema"),
-    list(zip(ANSWERS, [PredictAnswer, CompareAnswer, ModelsAnswer, HealthAnswer], strict=True)),
+    list(zip(ANSWERS, [PredictAnswer, CompareAnswer, ModelsAnswer, HealthAnswer, InferAnswer], strict=True)),
 )
 def test_answers_have_the_fields_of_the_schema(text: str, schema: type[BaseModel]) -> None:
-    assert schema.model_validate_json(text).model_dump(mode="json") == json.loads(text)
+    sparing = schema is InferAnswer
+    assert schema.model_validate_json(text).model_dump(mode="json", exclude_none=sparing) == json.loads(text)
+
+
+def test_parameters_of_the_protocol() -> None:
+    section = PAGE.read_text().split("\n### Open Inference Protocol\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE)) == set(InferParameters.model_fields)
+    assert all(f"`{name}`" in section for name in (*PASSED_OVER, PASSED_OVER_PREFIX))
 
 
 @pytest.mark.parametrize(("heading", "schema"), [("Predict", PredictRequest), ("Compare", CompareRequest)])

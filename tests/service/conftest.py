@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,6 +154,25 @@ def models_folder(tmp_path: Path, write_bundle: WriteBundle) -> Path:
     write_bundle(folder, variant="dense", seed=0)
     write_bundle(folder, variant="sparse", seed=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def service_url(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteBundle) -> Iterator[str]:
+    """A real process that serves `reviews` with the variants dense and sparse, and the pairs of `questions`."""
+    folder = tmp_path_factory.mktemp("served")
+    write_bundle(folder, variant="dense", seed=0)
+    write_bundle(folder, variant="sparse", seed=1)
+    write_bundle(folder, model="questions", pair=True, seed=0)
+    flags = ["--models", str(folder), "--port", "0", "--threads", "1", "--default-variant", "reviews/dense"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparsebert", "serve", *flags], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            told = (re.search(r"serving on (http://127\.0\.0\.1:\d+)/", line) for line in process.stderr)
+            yield next(found[1] for found in told if found)
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Counters move by exactly what happened, and every series exists before anything does."""
 
+import json
 import re
 
 import pytest
@@ -15,10 +16,10 @@ def scrape(client: TestClient) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def deltas(client: TestClient, body: bytes) -> dict[str, float]:
-    """Counters that one request to /v1/predict moved; timings and the scrape itself left out."""
+def deltas(client: TestClient, body: bytes, path: str = "/v1/predict") -> dict[str, float]:
+    """Counters that one request moved; timings and the scrape itself left out."""
     before = scrape(client)
-    client.post("/v1/predict", content=body)
+    client.post(path, content=body)
     after = scrape(client)
     assert before.keys() == after.keys()
     moved = {name: after[name] - before[name] for name in after if after[name] != before[name]}
@@ -70,6 +71,43 @@ def deltas(client: TestClient, body: bytes) -> dict[str, float]:
 )  # fmt: skip
 def test_exact_deltas(client: TestClient, body: bytes, expected: dict[str, float]) -> None:
     assert deltas(client, body) == expected
+
+
+def tensors(*texts: str, **parameters: object) -> bytes:
+    tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+    return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+
+
+@pytest.mark.parametrize(
+    ("tensors_body", "body"),
+    [
+        (tensors("good", "the bad film"), b'{"inputs": ["good", "the bad film"]}'),
+        (tensors("good " * 20, truncate=True), b'{"truncate": true, "inputs": "' + b"good " * 20 + b'"}'),
+        (tensors("good " * 20), b'{"inputs": "' + b"good " * 20 + b'"}'),
+        (tensors("good", variant="sparse"), b'{"inputs": "good", "variant": "sparse"}'),
+        (tensors("good", variant="nope"), b'{"inputs": "good", "variant": "nope"}'),
+        (b"{", b"{"),
+        (b"x" * 2_000_000, b"x" * 2_000_000),
+    ],
+    ids=["two texts", "truncated", "too long", "another variant", "unknown variant", "malformed", "too large"],
+)
+def test_the_protocol_counts_as_predict_does(client: TestClient, tensors_body: bytes, body: bytes) -> None:
+    expected = {
+        name.replace("/v1/predict", "/v2/models/{model}/infer"): delta for name, delta in deltas(client, body).items()
+    }
+    assert deltas(client, tensors_body, "/v2/models/reviews/infer") == expected
+
+
+def test_a_probe_of_the_protocol_is_no_refused_request(client: TestClient) -> None:
+    client.app.state.serving.drain.begin(0.0)
+    before = scrape(client)
+    assert client.get("/v2/health/ready").status_code == 503
+    assert client.get("/v2/models/reviews/ready").status_code == 503
+    after = scrape(client)
+    draining = 'sparsebert_rejections_total{reason="draining"}'
+    assert after[draining] == before[draining] == 0
+    client.post("/v2/models/reviews/infer", content=tensors("good"))
+    assert scrape(client)[draining] == 1
 
 
 def test_every_stage_is_timed_once(client: TestClient) -> None:

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
+from service.openapi import EXAMPLES
 from service.settings import Settings
 
 Logits = Callable[..., np.ndarray]
@@ -149,10 +150,29 @@ def test_page_docs_and_openapi_need_no_internet(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/predict", "/v1/compare", "/v1/models", "/healthz", "/readyz", "/metrics",
+        "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/v2/models/{model}",
+        "/v2/models/{model}/ready", "/v2/models/{model}/stats", "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}", "/v2/models/{model}/versions/{version}/ready",
+        "/v2/models/{model}/versions/{version}/stats", "/v2/models/{model}/versions/{version}/infer",
+        "/v2/repository/index", "/v2/repository/models/{model}/load", "/v2/repository/models/{model}/unload",
     }  # fmt: skip
     body = document["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["application/json"]
     assert body["schema"] == {"$ref": "#/components/schemas/PredictRequest"}
     assert "PredictRequest" in document["components"]["schemas"]
+    infer = document["paths"]["/v2/models/{model}/infer"]["post"]
+    assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+    assert [one["name"] for one in infer["parameters"]] == ["model", "Inference-Header-Content-Length"]
+
+
+def test_the_examples_of_the_docs_are_answered(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    for path, name in (("/v1/predict", "PredictRequest"), ("/v2/models/{model}/infer", "InferRequest")):
+        examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+        assert set(examples) == set(EXAMPLES[name])
+        for title, example in examples.items():
+            response = client.post(path.format(model="reviews"), json=example["value"])
+            # The tiny model reads single texts.
+            assert response.status_code == (400 if title == "a pair" else 200), (title, response.text)
 
 
 def test_the_page_never_writes_markup_from_data(client: TestClient) -> None:

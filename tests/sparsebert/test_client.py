@@ -1,0 +1,195 @@
+"""The client: what it sends, what it makes of answers, and when it asks again; on httpx's own double of a server."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from httpx_retries import retry as retry_module
+
+from service import schemas
+from sparsebert.client import AsyncClient, Client, Pair, RefusedError, UnexpectedAnswerError, UnreachableError, answers
+from sparsebert.errors import SparseBertError
+
+PREDICTED = {
+    "model": "demo", "variant": "dense", "version": "0123456789ab", "future": 1,
+    "predictions": [
+        {"label": "good", "score": 0.9, "scores": {"good": 0.9, "bad": 0.1}, "tokens": 3, "truncated": False}
+    ],
+    "timings_ms": {"tokenize": 0.1, "queue": 0.2, "infer": 1.5, "total": 2.0},
+}  # fmt: skip
+URL = "http://service"
+
+
+class Answers:
+    """A server that gives the answers of a list, one after the other, and keeps what it was asked."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.requests: list = []
+        self.transport = httpx.MockTransport(self._answer)
+
+    def _answer(self, request):
+        self.requests.append(request)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def ok(body: object = PREDICTED):
+    return httpx.Response(200, json=body)
+
+
+def refused(status: int, **headers: str):
+    body = {"error": "a sentence with the cure", "request_id": "abc"}
+    return httpx.Response(status, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Seconds that the client would have waited, blocking or async."""
+    waited: list[float] = []
+
+    async def asleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(retry_module, "time", types.SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(retry_module, "asyncio", types.SimpleNamespace(sleep=asleep))
+    return waited
+
+
+def predict(server: Answers, form: type, *inputs: object, **options: object):
+    """One call to `predict` of either form of the client."""
+    own = {name: options.pop(name) for name in ("api_key", "retries") if name in options}
+    if form is Client:
+        with Client(URL, transport=server.transport, **own) as client:
+            return client.predict(*inputs, **options)
+
+    async def scenario():
+        async with AsyncClient(URL, transport=server.transport, **own) as client:
+            return await client.predict(*inputs, **options)
+
+    return asyncio.run(scenario())
+
+
+BOTH = pytest.mark.parametrize("form", [Client, AsyncClient])
+
+
+@BOTH
+def test_what_is_sent_and_what_comes_back(form: type) -> None:
+    server = Answers(ok())
+    answer = predict(server, form, "a film", api_key="secret")
+    assert (answer.variant, answer.predictions[0].label, answer.timings_ms.infer) == ("dense", "good", 1.5)
+    [request] = server.requests
+    assert (request.method, str(request.url)) == ("POST", "http://service/v1/predict")
+    assert json.loads(request.content) == {"inputs": "a film", "truncate": False}
+    assert request.headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sent"),
+    [
+        (["a", "b"], ["a", "b"]),
+        (("a",), ["a"]),
+        (Pair("a", "b"), {"text": "a", "text_pair": "b"}),
+        ([Pair("a", "b"), "c"], [{"text": "a", "text_pair": "b"}, "c"]),
+    ],
+)
+def test_forms_of_inputs(inputs: object, sent: object) -> None:
+    server = Answers(ok())
+    predict(server, Client, inputs, model="demo", variant="sparse", top_k=1, truncate=True)
+    assert json.loads(server.requests[0].content) == {
+        "inputs": sent, "truncate": True, "model": "demo", "variant": "sparse", "top_k": 1,
+    }  # fmt: skip
+    assert "authorization" not in server.requests[0].headers
+
+
+@BOTH
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422, 500, 504])
+def test_a_refusal_is_not_tried_again(form: type, status: int, waits: list[float]) -> None:
+    server = Answers(refused(status))
+    with pytest.raises(RefusedError) as caught:
+        predict(server, form, "a")
+    error = caught.value
+    assert (error.status, error.sentence, error.request_id) == (status, "a sentence with the cure", "abc")
+    assert str(error) == f"a sentence with the cure (status {status}, request abc)"
+    assert isinstance(error, SparseBertError)
+    assert (len(server.requests), waits) == (1, [])
+
+
+@BOTH
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_is_kept(form: type, status: int, waits: list[float]) -> None:
+    server = Answers(refused(status, retry_after="3"), refused(status, retry_after="1"), ok())
+    assert predict(server, form, "a").variant == "dense"
+    assert waits == [3.0, 1.0]
+    assert len({request.content for request in server.requests}) == 1
+
+
+@BOTH
+def test_retries_end(form: type, waits: list[float]) -> None:
+    server = Answers(*[refused(503, retry_after="1")] * 3)
+    with pytest.raises(RefusedError, match="a sentence with the cure") as caught:
+        predict(server, form, "a", retries=2)
+    assert (caught.value.status, waits) == (503, [1.0, 1.0])
+
+
+@BOTH
+def test_a_broken_connection_is_tried_again_and_a_late_answer_is_not(form: type, waits: list[float]) -> None:
+    server = Answers(httpx.ConnectError("refused"), httpx.ReadError("reset"), ok())
+    assert predict(server, form, "a").variant == "dense"
+    assert len(waits) == 2
+    late = Answers(httpx.ReadTimeout("late"))
+    with pytest.raises(UnreachableError, match="http://service did not answer in time"):
+        predict(late, form, "a")
+    gone = Answers(httpx.ConnectError("nobody listens"))
+    with pytest.raises(UnreachableError, match=r"http://service cannot be reached \(nobody listens\)"):
+        predict(gone, form, "a", retries=0)
+
+
+def test_answers_of_others(waits: list[float]) -> None:
+    with pytest.raises(UnexpectedAnswerError, match="not one of this service"):
+        predict(Answers(httpx.Response(200, text="<html>")), Client, "a")
+    bare = httpx.Response(404, text="<html>", headers={"x-request-id": "from-header"})
+    with pytest.raises(RefusedError, match="refused without a reason") as caught:
+        predict(Answers(bare), Client, "a")
+    assert caught.value.request_id == "from-header"
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
+def test_ready_asks_once(status: int, ready: bool, waits: list[float]) -> None:
+    server = Answers(ok({}) if ready else refused(503, retry_after="1"), refused(404))
+    with Client(URL, transport=server.transport) as client:
+        assert client.ready() is ready
+        assert (len(server.requests), waits) == (1, [])
+        with pytest.raises(RefusedError):
+            client.ready()
+
+
+@pytest.mark.parametrize("name", ["PredictAnswer", "CompareAnswer", "ModelsAnswer"])
+def test_answers_are_those_of_the_service(name: str) -> None:
+    def shape(package: types.ModuleType) -> str:
+        schema = getattr(package, name).model_json_schema()
+        for part in (schema, *schema["$defs"].values()):
+            part.pop("description", None)
+        return json.dumps(schema, sort_keys=True)
+
+    assert shape(answers) == shape(schemas)
+
+
+def test_without_its_extra_it_names_the_cure() -> None:
+    code = (
+        "import sys; sys.modules['httpx'] = None\n"
+        "from sparsebert.errors import MissingExtraError\n"
+        "try:\n    import sparsebert.client\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "sparsebert.client needs: pip install 'sparsebert[client]' (the package 'httpx' is missing)\n"
+    )
