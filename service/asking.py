@@ -1,4 +1,4 @@
-"""How is the body of a request read, and what happens when its caller leaves?
+"""How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
 Knows nothing about models. The only files that know FastAPI or Starlette are this one, `middleware`, `openapi`,
 `app` and `routes/`.
@@ -11,9 +11,21 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTooLargeError, ClientGoneError, RequestTimeoutError
+from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, RequestTimeoutError
+
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 3_600_000
 
 Answer = TypeVar("Answer")
+
+
+def read_timeout_s(value: str) -> float:
+    """Seconds of the header X-Request-Timeout-Ms. Raises MalformedError."""
+    if value.isascii() and value.isdigit() and len(value) <= 7 and 1 <= int(value) <= MAX_TIMEOUT_MS:
+        return int(value) / 1000
+    raise MalformedError(
+        f"the header {TIMEOUT_HEADER} is {value!r}; send a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}"
+    )
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:

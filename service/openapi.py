@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
 REFERENCE = "#/components/schemas/{model}"
@@ -26,6 +27,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "two variants, five times": {"value": {**TEXTS_EXAMPLE, "variants": ["dense", "sparse"], "repeats": 5}},
     },
 }
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds after which the answer is of no use; the service's own limit may be sooner.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+}
 STATUS_TEXTS = {
     400: "The request is malformed.",
     404: "There is no such model or variant.",
@@ -41,7 +49,10 @@ STATUS_TEXTS = {
 def request_body(schema: str) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its own body."""
     content = {"schema": {"$ref": REFERENCE.format(model=schema)}, "examples": EXAMPLES[schema]}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": content}},
+        "parameters": [TIMEOUT_PARAMETER],
+    }
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -25,7 +25,7 @@ async def predict(request: Request) -> Response:
     """One prediction for each input, in order."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(serving)
+        deadline_s = reach.deadline_s(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
         asked = parse(PredictRequest, body)
         answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from service.asking import TIMEOUT_HEADER, read_timeout_s
 from service.serving import Serving
 
 
@@ -15,9 +16,14 @@ def serving(request: Request) -> Serving:
     return running
 
 
-def deadline_s(running: Serving) -> float:
-    """When a request that begins now must be answered, in the event loop's time."""
-    return asyncio.get_running_loop().time() + running.settings.request_timeout_s
+def deadline_s(request: Request) -> float:
+    """When a request that begins now must be answered, in the event loop's time: the caller's wish, or the limit.
+
+    Raises MalformedError.
+    """
+    limit_s = serving(request).settings.request_timeout_s
+    wish = request.headers.get(TIMEOUT_HEADER)
+    return asyncio.get_running_loop().time() + (limit_s if wish is None else min(limit_s, read_timeout_s(wish)))
 
 
 def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -24,7 +24,7 @@ def engine(tmp_path: Path, write_bundle: Callable[..., Path]) -> OnnxEngine:
 
 @pytest.fixture
 def slow_engine(tmp_path: Path) -> OnnxEngine:
-    """Multiplies matrices for many seconds unless it is stopped; its weights come from an input, so nothing is folded."""
+    """Multiplies matrices for many seconds unless it is stopped; what depends on an input is not folded."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in names]
     nodes = [

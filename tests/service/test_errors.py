@@ -185,6 +185,31 @@ def test_a_late_answer_is_504(models_folder: Path) -> None:
         assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
 
 
+def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> None:
+    gate = Gate()
+    with TestClient(app_with(models_folder, gate)) as client:
+        body, headers = {"inputs": "good", "variant": "dense"}, {"X-Request-Timeout-Ms": "50"}
+        response = client.post("/v1/predict", json=body, headers=headers)
+        gate.opened.set()
+        assert response.status_code == 504
+        assert response.json()["error"] == (
+            "reviews/dense did not answer in time; send fewer texts at a time, or allow more time"
+        )
+        assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "3600001", "1e3", "٣", "9" * 5000])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/compare"])
+def test_a_bad_timeout_is_one_sentence(client: TestClient, path: str, value: str) -> None:
+    response = client.post(path, json={"inputs": "good"}, headers=[(b"X-Request-Timeout-Ms", value.encode())])
+    assert response.status_code == 400
+    assert response.json()["error"] == (
+        f"the header X-Request-Timeout-Ms is {value.encode().decode('latin-1')!r}; "
+        "send a whole number of milliseconds from 1 to 3600000"
+    )
+    assert_still_answers(client)
+
+
 class Killed(BaseException):
     """No `Exception`: nothing but the worker itself catches it."""
 
