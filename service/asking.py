@@ -1,11 +1,10 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `middleware`, `openapi`,
-`app` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `middleware`,
+`openapi`, `app` and `routes/`.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -56,16 +55,22 @@ async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answe
 
     Raises ClientGoneError then.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())
+    working, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        await request.receive()  # after the body nothing comes but the news that the caller left
+        gone = True
+        if working is not None:
+            working.cancel()
+
+    # It runs only while `work` waits for something, so it never cancels what comes after.
+    watching = asyncio.get_running_loop().create_task(watch())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError("the client left before its answer was ready")
+        return await work
+    except asyncio.CancelledError as error:
+        if gone and working is not None and working.uncancel() == 0:
+            raise ClientGoneError("the client left before its answer was ready") from error
+        raise
     finally:
-        for task in (working, leaving):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+        watching.cancel()

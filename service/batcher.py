@@ -41,17 +41,12 @@ log = logging.getLogger(__name__)
 class BatchObserver(Protocol):
     """Is told what the batcher does, from any thread; must not block. What it raises is logged and harms nobody."""
 
-    def on_queue(self, num_items: int, num_tokens: int) -> None:
-        """So much waits now."""
-
     def on_batch(self, batch: EncodedBatch, infer_s: float) -> None:
         """A batch came back from the engine."""
 
 
 class SilentObserver:
     """Observes nothing."""
-
-    def on_queue(self, num_items: int, num_tokens: int) -> None: ...
 
     def on_batch(self, batch: EncodedBatch, infer_s: float) -> None: ...
 
@@ -145,7 +140,6 @@ class Batcher:
             self.num_admitted += len(encodings)
             self._open[ticket] = None
             self._pool.schedule.admit(self._queue, ticket.entries)
-            self._tell_queue()
             self._pool.wake(len(encodings))
         return ticket
 
@@ -188,9 +182,8 @@ class Batcher:
 
     def _end_ticket(self, ticket: Ticket, ending: Ending) -> None:
         with self._pool.lock:
-            num_removed = sum(self._queue.remove(entry) for entry in ticket.entries)
-            if num_removed:
-                self._tell_queue()
+            for entry in ticket.entries:
+                self._queue.remove(entry)
         for entry in ticket.entries:
             self._end(entry, ending)
 
@@ -204,7 +197,6 @@ class Batcher:
 
     def begin(self, taken: Taken, began_s: float) -> "_Job | None":
         """See `Owner`."""
-        self._tell_queue()
         if taken.late:
             failure = RequestTimeoutError(too_late(self.name))
             self._in_loop(self._fail, cast("list[Entry]", taken.late), failure, Ending.LATE)
@@ -249,9 +241,6 @@ class Batcher:
             cast("asyncio.AbstractEventLoop", self._loop).call_soon_threadsafe(call, *arguments)
         except RuntimeError:  # the loop is closed: nobody waits any more
             log.debug("an answer of %s found no event loop", self.name)
-
-    def _tell_queue(self) -> None:
-        self._tell(self._observer.on_queue, self.num_queued, self.queued_tokens)
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
     logging.getLogger().setLevel(settings.log_level.upper())
+    # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.dry_run:
         _dry_run(settings)
         return

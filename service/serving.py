@@ -110,6 +110,7 @@ class Serving:
     def refresh_gauges(self, unix_s: float) -> None:
         """Bring the gauges that nobody pushes up to date."""
         for name, variant in self.variants.items():
+            variant.metrics.set_queue(variant.batcher.num_queued, variant.batcher.queued_tokens)
             variant.metrics.on_beat(unix_s - variant.batcher.silence_s())
             self.metrics.set_ready(name, ready=variant.batcher.alive)
 

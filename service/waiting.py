@@ -63,13 +63,11 @@ class Queue:
     def busy(self) -> bool:
         return bool(self.waiting or self.running_since_s)
 
-    def remove(self, text: Text) -> bool:
-        """Whether the text still waited; it is gone now."""
-        if text not in self.waiting:
-            return False
-        del self.waiting[text]
-        self.num_tokens -= text.encoding.num_tokens
-        return True
+    def remove(self, text: Text) -> None:
+        """The text waits no longer, if it did."""
+        if text in self.waiting:
+            del self.waiting[text]
+            self.num_tokens -= text.encoding.num_tokens
 
     def take(self, now_s: float, num_free: int) -> Taken:
         """The next batch for one of `num_free` free workers; a packing that fails costs the oldest text."""

@@ -55,7 +55,7 @@ async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) ->
 def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None) -> list[Prediction]:
     """What is said of each input, in order."""
     answers = []
-    for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC, strict=True):
+    for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC.tolist(), strict=True):
         scores = top_labels(probabilities_C, variant.bundle.manifest.labels, top_k)
         label, score = next(iter(scores.items()))
         answers.append(

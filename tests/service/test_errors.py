@@ -98,6 +98,13 @@ def test_unknown_paths_and_methods(client: TestClient) -> None:
     assert response.json()["error"] == "/v1/predict does not answer GET; it answers POST"
 
 
+@pytest.mark.parametrize(("path", "status"), [("/v1/predict/", 307), ("/v1//predict", 404), ("/v1/predict?x=1", 200)])
+def test_paths_that_are_nearly_right(client: TestClient, path: str, status: int) -> None:
+    response = client.post(path, json={"inputs": "good"}, follow_redirects=False)
+    assert response.status_code == status
+    assert_still_answers(client)
+
+
 def leaves(error: type[ServiceError]) -> set[type[ServiceError]]:
     below = error.__subclasses__()
     return set().union(*(leaves(one) for one in below)) if below else {error}
