@@ -29,7 +29,7 @@ async def predict(request: Request) -> Response:
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
         asked = parse(PredictRequest, body)
         answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
-    return reach.json(answer)
+    return reach.json(answer, headers=reach.server_timing([("", answer.timings_ms)]))
 
 
 async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:

@@ -1,12 +1,13 @@
 """How does a route reach the running service, and how does it put an answer on the wire?"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
+from service.schemas import Timings
 from service.serving import Serving
 
 
@@ -29,3 +30,9 @@ def deadline_s(request: Request) -> float:
 def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as JSON."""
     return Response(answer.model_dump_json(), status, headers, "application/json")
+
+
+def server_timing(timings: Iterable[tuple[str, Timings]]) -> dict[str, str]:
+    """The header `Server-Timing`: milliseconds of each stage, each variant's with its name before it."""
+    stages = [f"{prefix}{stage};dur={value:g}" for prefix, one in timings for stage, value in one]
+    return {"Server-Timing": ", ".join(stages)}
