@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from service.direct import DirectRoutes
 from service.draining import Drain
 from service.errors import (
     STOPPING,
@@ -93,6 +95,7 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
     )
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(DirectRoutes, routes=direct_routes(), refuse=_on_service_error)
     app.add_middleware(
         RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
     )
@@ -135,6 +138,11 @@ def _stopping(request_id: str) -> Response:
 
 def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
     return reach.json(ErrorAnswer(error=sentence, request_id=request_id), status=status, headers=headers)
+
+
+def direct_routes() -> list[APIRoute]:
+    """The routes that are asked all day."""
+    return [route for one in (predict.router, compare.router) for route in one.routes if isinstance(route, APIRoute)]
 
 
 def label_sets() -> list[tuple[str, str]]:

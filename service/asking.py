@@ -1,19 +1,30 @@
-"""How is the body of a request read, and what happens when its caller leaves?
+"""How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `middleware`, `openapi`,
-`app` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `middleware`,
+`openapi`, `app` and `routes/`.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTooLargeError, ClientGoneError, RequestTimeoutError
+from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, RequestTimeoutError
+
+TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+MAX_TIMEOUT_MS = 3_600_000
 
 Answer = TypeVar("Answer")
+
+
+def read_timeout_s(value: str) -> float:
+    """Seconds of the header X-Request-Timeout-Ms. Raises MalformedError."""
+    if value.isascii() and value.isdigit() and len(value) <= 7 and 1 <= int(value) <= MAX_TIMEOUT_MS:
+        return int(value) / 1000
+    raise MalformedError(
+        f"the header {TIMEOUT_HEADER} is {value!r}; send a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}"
+    )
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
@@ -44,16 +55,22 @@ async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answe
 
     Raises ClientGoneError then.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(request.receive())
+    working, gone = asyncio.current_task(), False
+
+    async def watch() -> None:
+        nonlocal gone
+        await request.receive()  # after the body nothing comes but the news that the caller left
+        gone = True
+        if working is not None:
+            working.cancel()
+
+    # It runs only while `work` waits for something, so it never cancels what comes after.
+    watching = asyncio.get_running_loop().create_task(watch())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGoneError("the client left before its answer was ready")
+        return await work
+    except asyncio.CancelledError as error:
+        if gone and working is not None and working.uncancel() == 0:
+            raise ClientGoneError("the client left before its answer was ready") from error
+        raise
     finally:
-        for task in (working, leaving):
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
+        watching.cancel()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from service.encoding import INPUT_NAMES, OUTPUT_NAME, EncodedBatch, Encoding, FloatArray, pad
-from service.engine import Engine
+from service.engine import Engine, Halt
 from service.memory import give_back_freed, resident_bytes
 from service.routing import VariantName
 from service.tokenizer import TextInput, TextTokenizer
@@ -159,7 +159,7 @@ def _warm_up(folder: Path, manifest: Manifest, engine: Engine) -> None:
 
 def _run(folder: Path, engine: Engine, batch: EncodedBatch) -> FloatArray:
     try:
-        return engine.run(batch)
+        return engine.run(batch, Halt())
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{folder} has a graph that does not run ({reason}); export again") from error

@@ -17,6 +17,7 @@ import uvicorn
 from service.app import create_app
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
+from service.errors import NotReadyError
 from service.settings import Settings, read_settings
 from service.variants import Catalog, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError
@@ -24,12 +25,16 @@ from sparsebert.errors import BundleError, ConfigError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+# A batch that was stopped ends within one node of its graph.
+JOIN_S = 5.0
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
     logging.getLogger().setLevel(settings.log_level.upper())
+    # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.dry_run:
         _dry_run(settings)
         return
@@ -51,19 +56,36 @@ def main(arguments: Sequence[str]) -> None:
             server_header=False,
             timeout_graceful_shutdown=1,
         )
-        DrainingServer(config, drain, lambda: app.state.serving.close()).run(sockets=[listener])
+        server = DrainingServer(
+            config, drain, end_requests=lambda: app.state.serving.close(), died=lambda: app.state.serving.workers.dead
+        )
+        server.run(sockets=[listener])
+        app.state.serving.workers.join(JOIN_S)
+        if app.state.serving.workers.dead:
+            raise NotReadyError("workers died again and again; the log says of what")
     finally:
         listener.close()
     log.info("stopped")
 
 
 class DrainingServer(uvicorn.Server):
-    """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked."""
+    """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked.
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, end_requests: Callable[[], Awaitable[None]]) -> None:
+    Ends by itself when what computes has died for good: whoever started it starts it again.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        drain: Drain,
+        *,
+        end_requests: Callable[[], Awaitable[None]],
+        died: Callable[[], bool],
+    ) -> None:
         super().__init__(config)
         self._drain = drain
         self._end_requests = end_requests
+        self._died = died
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         del frame
@@ -77,7 +99,7 @@ class DrainingServer(uvicorn.Server):
         now_s = time.monotonic()
         if self._drain.is_late(now_s):
             await self._end_requests()  # each waiting request is told so, in the ticks that are left
-        if self._drain.is_over(now_s):
+        if self._drain.is_over(now_s) or self._died():
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -3,6 +3,7 @@
 Knows nothing about texts, queues or bundles.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -15,17 +16,45 @@ from sparsebert.errors import BundleError, ConfigError
 
 PROVIDER = "CPUExecutionProvider"
 RUNTIME_VERSION: str = ort.__version__
+SILENT = 4
+
+
+class Halt:
+    """Asks a batch that runs to end early, because nobody waits for it any more; safe from every thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requested = False
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self._requested
+
+    def request(self) -> None:
+        """End the batch soon."""
+        with self._lock:
+            self._requested = True
+            if self._end is not None:
+                self._end()
+
+    def on_request(self, end: Callable[[], None]) -> None:
+        """Call `end` when it is requested, or now when it was; for engines."""
+        with self._lock:
+            self._end = end
+            if self._requested:
+                end()
 
 
 class Engine(Protocol):
-    """Computes logits; `run` blocks, is called from one thread at a time and gives one row for each text."""
+    """Computes logits; `run` blocks, is called from several threads and gives one row for each text."""
 
     @property
     def provider(self) -> str:
         """What executes the graph."""
 
-    def run(self, batch: EncodedBatch) -> FloatArray:
-        """Logits of shape [B, labels], row for row."""
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
+        """Logits of shape [B, labels], row for row. Raises whatever it likes soon after `halt` is requested."""
 
 
 class OnnxEngine:
@@ -47,9 +76,14 @@ class OnnxEngine:
     def provider(self) -> str:
         return str(self._session.get_providers()[0])
 
-    def run(self, batch: EncodedBatch) -> FloatArray:
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
         arrays = (batch.input_ids_BS, batch.attention_mask_BS, batch.token_type_ids_BS)
-        logits_BC: FloatArray = self._session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, arrays, strict=True)))[0]
+        options = ort.RunOptions()
+        options.log_severity_level = SILENT
+        # Looked at before every node; the session is as good as new afterwards.
+        halt.on_request(lambda: setattr(options, "terminate", True))
+        feeds = dict(zip(INPUT_NAMES, arrays, strict=True))
+        logits_BC: FloatArray = self._session.run([OUTPUT_NAME], feeds, options)[0]
         return logits_BC
 
     def _check_signature(self, graph: Path) -> None:
@@ -74,7 +108,8 @@ class EchoEngine:
         self._before_run = before_run
         self.batches: list[EncodedBatch] = []
 
-    def run(self, batch: EncodedBatch) -> FloatArray:
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
+        del halt
         self.batches.append(batch)
         if self._before_run is not None:
             self._before_run(batch)
@@ -91,7 +126,7 @@ def _options(threads: int) -> ort.SessionOptions:
     # Patterns are kept per input shape; with free shapes they only grow.
     options.enable_mem_pattern = False
     # What ONNX Runtime has to say at a failure is in the exception too.
-    options.log_severity_level = 4
+    options.log_severity_level = SILENT
     # A spinning pool burns whole cores while nothing is asked.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights stay out of the arena, which grows by powers of two.

@@ -13,7 +13,7 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
         │   └── TooManyError            it has more texts or tokens than one request may have
         ├── OverloadError           the same request may succeed later
         │   ├── QueueFullError          more work waits than the queue may hold
-        │   ├── NotReadyError           the variant did not load, or its batcher died
+        │   ├── NotReadyError           the variant did not load, or the workers died
         │   ├── DrainingError           the service is stopping
         │   └── RequestTimeoutError     the answer was not ready in time
         ├── ClientGoneError         nobody waits for the answer any more
@@ -23,6 +23,11 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
 from sparsebert.errors import SparseBertError
 
 STOPPING = "the service is stopping; send the request to another replica or try again later"
+
+
+def too_late(name: object) -> str:
+    """The sentence of a RequestTimeoutError."""
+    return f"{name} did not answer in time; send fewer texts at a time, or allow more time"
 
 
 class ServiceError(SparseBertError):
@@ -66,7 +71,7 @@ class QueueFullError(OverloadError):
 
 
 class NotReadyError(OverloadError):
-    """The variant did not load, or its batcher died."""
+    """The variant did not load, or the workers died."""
 
 
 class DrainingError(OverloadError):

@@ -112,10 +112,13 @@ class Metrics:
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
         for reason in Rejection:
             self._rejections.labels(reason.value)
+        # Looking up a child by its labels costs more than counting.
+        self._http_of: dict[tuple[str, str, int], Counter] = {}
+        self._http_seconds_of: dict[tuple[str, str], Histogram] = {}
         for method, route in routes:
-            self._http_seconds.labels(method, route)
+            self._http_seconds_of[method, route] = self._http_seconds.labels(method, route)
             for status in statuses:
-                self._http_requests.labels(method, route, str(status))
+                self._http_of[method, route, status] = self._http_requests.labels(method, route, str(status))
 
     def names(self) -> list[str]:
         """Every metric as Prometheus shows it."""
@@ -124,8 +127,9 @@ class Metrics:
 
     def on_http(self, method: str, route: str, status: int, duration_s: float) -> None:
         """An HTTP request was answered; `method` and `route` are of a closed set."""
-        self._http_requests.labels(method, route, str(status)).inc()
-        self._http_seconds.labels(method, route).observe(duration_s)
+        counter = self._http_of.get((method, route, status))
+        (counter or self._http_requests.labels(method, route, str(status))).inc()
+        self._http_seconds_of[method, route].observe(duration_s)
 
     def on_rejection(self, reason: Rejection) -> None:
         """A request was refused."""
@@ -213,7 +217,7 @@ class VariantMetrics:
         """Texts were cut and are computed so."""
         self._truncated.inc(num_items)
 
-    def on_queue(self, num_items: int, num_tokens: int) -> None:
+    def set_queue(self, num_items: int, num_tokens: int) -> None:
         """So much waits now."""
         self._queue_depth.set(num_items)
         self._queue_tokens.set(num_tokens)

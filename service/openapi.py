@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 from service.oip.schemas import IndexRequest, InferRequest
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
@@ -55,6 +56,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "IndexRequest": {"what is ready": {"value": {"ready": True}}},
 }
+TIMEOUT_PARAMETER: dict[str, Any] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds after which the answer is of no use; the service's own limit may be sooner.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+}
 STATUS_TEXTS = {
     400: "The request is malformed.",
     403: "The service does not let anybody do this.",
@@ -71,7 +79,10 @@ STATUS_TEXTS = {
 def request_body(schema: str, *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its own body."""
     content = {"schema": {"$ref": REFERENCE.format(model=schema)}, "examples": EXAMPLES[schema]}
-    return {"requestBody": {"required": required, "content": {"application/json": content}}}
+    return {
+        "requestBody": {"required": required, "content": {"application/json": content}},
+        "parameters": [TIMEOUT_PARAMETER],
+    }
 
 
 def binary_body(schema: str) -> dict[str, Any]:
@@ -84,7 +95,7 @@ def binary_body(schema: str) -> dict[str, Any]:
         "description": "Bytes of the JSON when binary data follows it; 0 when the body is one text and nothing else.",
         "schema": {"type": "integer", "minimum": 0},
     }
-    return {**extra, "parameters": [length]}
+    return {**extra, "parameters": [*extra["parameters"], length]}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.encoding import Encoding
-from service.errors import MalformedError, RequestTimeoutError, TooLongError
+from service.errors import MalformedError, RequestTimeoutError, TooLongError, too_late
 from service.inputs import check_pairs
 from service.metrics import Stage
 from service.probabilities import softmax
@@ -37,7 +37,7 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """Runs requests on variants; `deadline_s` is in the event loop's time."""
+    """Runs requests on variants; `deadline_s` is in the event loop's time, which is that of the clock."""
 
     clock_s: Callable[[], float]
     tokenizing: Executor
@@ -52,13 +52,13 @@ class Predictor:
         with variant.counted():
             try:
                 async with asyncio.timeout_at(deadline_s):
-                    return await self._predict(variant, inputs, truncate=truncate)
+                    return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline_s)
             except TimeoutError as error:
-                raise RequestTimeoutError(
-                    f"{variant.name} did not answer in time; send fewer texts at a time, or raise --request-timeout-s"
-                ) from error
+                raise RequestTimeoutError(too_late(variant.name)) from error
 
-    async def _predict(self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool) -> Predicted:
+    async def _predict(
+        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
+    ) -> Predicted:
         began_s = self.clock_s()
         manifest = variant.bundle.manifest
         check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
@@ -68,7 +68,7 @@ class Predictor:
         check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
         variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
         encoded_s = self.clock_s()
-        answer = await variant.batcher.submit(encodings)
+        answer = await variant.batcher.submit(encodings, deadline_s)
         answered_s = self.clock_s()
         probabilities_NC = softmax(answer.logits_NC)
         ended_s = self.clock_s()

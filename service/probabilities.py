@@ -29,7 +29,7 @@ def softmax(logits_NC: FloatArray) -> NDArray[np.float64]:
     return probabilities_NC
 
 
-def top_labels(probabilities_C: NDArray[np.float64], labels: Sequence[str], top_k: int | None) -> dict[str, float]:
+def top_labels(probabilities_C: Sequence[float], labels: Sequence[str], top_k: int | None) -> dict[str, float]:
     """The `top_k` most probable labels, or all, most probable first."""
-    order = np.argsort(-probabilities_C, kind="stable")[:top_k]
-    return {labels[index]: float(probabilities_C[index]) for index in order}
+    order = sorted(range(len(labels)), key=probabilities_C.__getitem__, reverse=True)[:top_k]
+    return {labels[index]: probabilities_C[index] for index in order}

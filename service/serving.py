@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.batcher import Batcher, BatchLimits
+from service.batcher import Batcher
 from service.bundles import LoadedBundle
 from service.draining import Drain
 from service.errors import ClientGoneError, NotReadyError, OverloadError, RequestError, RequestTimeoutError
 from service.metrics import Metrics, Outcome, VariantFacts, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
-from service.variants import Catalog
+from service.variants import Catalog, num_workers
+from service.waiting import BatchLimits
+from service.workers import WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +58,7 @@ class Serving:
         self.metrics = metrics
         self.drain = drain
         self.clock_s = clock_s
+        self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self.errors = {bundle.name: bundle.error for bundle in catalog.failed}
@@ -64,12 +67,15 @@ class Serving:
 
     def start(self) -> None:
         """Begin to take work."""
+        self.workers.start()
         for variant in self.variants.values():
             variant.batcher.start()
 
     async def close(self) -> None:
         """Stop; whatever still waits is told so."""
-        await asyncio.gather(*(variant.batcher.close() for variant in self.variants.values()))
+        self.workers.close()
+        for variant in self.variants.values():
+            variant.batcher.close()
         self.tokenizing.shutdown(wait=False, cancel_futures=True)
 
     def find(self, model: str | None, variant: str | None) -> ServingVariant:
@@ -86,14 +92,14 @@ class Serving:
         return [variant for variant in of_model if variant.batcher.alive]
 
     def unhealthy(self) -> list[str]:
-        """A sentence for each batcher that takes no work any more."""
+        """A sentence for each variant that takes no work any more."""
         sentences = []
         for name, variant in self.variants.items():
             if not variant.batcher.alive:
-                sentences.append(f"the batcher of {name} is dead; restart the service")
+                sentences.append(f"the workers of {name} are dead; restart the service")
             elif variant.batcher.silence_s() > self.settings.request_timeout_s:
                 sentences.append(
-                    f"{name} has computed one batch for {variant.batcher.silence_s():.0f} s; restart the service"
+                    f"{name} has taken no work for {variant.batcher.silence_s():.0f} s; restart the service"
                 )
         return sentences
 
@@ -106,6 +112,7 @@ class Serving:
     def refresh_gauges(self, unix_s: float) -> None:
         """Bring the gauges that nobody pushes up to date."""
         for name, variant in self.variants.items():
+            variant.metrics.set_queue(variant.batcher.num_queued, variant.batcher.queued_tokens)
             variant.metrics.on_beat(unix_s - variant.batcher.silence_s())
             self.metrics.set_ready(name, ready=variant.batcher.alive)
 
@@ -128,7 +135,9 @@ class Serving:
             max_queue_items=self.settings.max_queue_items,
             max_queue_tokens=self.settings.max_queue_tokens,
         )
-        batcher = Batcher(str(bundle.name), bundle.engine, limits, clock_s=self.clock_s, observer=metrics)
+        batcher = Batcher(
+            str(bundle.name), bundle.engine, limits, pool=self.workers, clock_s=self.clock_s, observer=metrics
+        )
         return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics, clock_s=self.clock_s)
 
 

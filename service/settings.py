@@ -45,8 +45,15 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=256,
-        description="Threads of one inference; 0 takes the CPUs this process may use (affinity and container quota). "
-        "Choose fewer when other work shares the machine.",
+        description="Batches that are computed at the same time; 0 takes the CPUs this process may use (affinity and "
+        "container quota). Choose fewer when other work shares the machine.",
+    )
+    batch_threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Threads that one batch may use; 0 takes as many as --threads. "
+        "More answer a lone text sooner, 1 answers more texts a second while there is always work.",
     )
     max_batch_tokens: int = Field(
         default=512,

@@ -45,9 +45,14 @@ class Catalog:
         return sorted([bundle.name for bundle in self.loaded] + [bundle.name for bundle in self.failed])
 
 
+def num_workers(settings: Settings) -> int:
+    """How many batches are computed at the same time with these settings."""
+    return settings.threads or available_cpus()
+
+
 def open_engine_with(settings: Settings) -> OpenEngine:
     """How a graph is opened with these settings."""
-    return partial(OnnxEngine, threads=settings.threads or available_cpus())
+    return partial(OnnxEngine, threads=settings.batch_threads or num_workers(settings))
 
 
 def find_bundles(models: Path) -> dict[VariantName, Path]:

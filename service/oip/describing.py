@@ -24,7 +24,7 @@ from sparsebert import __version__
 
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "parameters", "statistics")
-DEAD = "its batcher is dead; restart the service"
+DEAD = "the workers are dead; restart the service"
 _NONE = DurationAnswer(count=0, ns=0)
 
 

@@ -29,11 +29,12 @@ async def compare_variants(request: Request) -> Response:
     """The variants run one after the other, in alternating order over the repeats."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(serving)
+        deadline_s = reach.deadline_s(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
         asked = parse(CompareRequest, body)
         answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
-    return reach.json(answer)
+    timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
+    return reach.json(answer, headers=reach.server_timing(timings))
 
 
 async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:

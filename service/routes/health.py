@@ -12,7 +12,7 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz", summary="Alive?", response_model=HealthAnswer, responses=error_responses(503))
 async def healthz(request: Request) -> Response:
-    """503 when a batcher is dead or stuck."""
+    """503 when the workers are dead or a batch is stuck."""
     return _answer(reach.serving(request).unhealthy(), HealthAnswer(status="ok"))
 
 

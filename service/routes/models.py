@@ -38,7 +38,7 @@ def _tell(variant: ServingVariant, *, default: bool) -> VariantAnswer:
         variant=manifest.variant,
         default=default,
         state="ready" if alive else "dead",
-        error=None if alive else "its batcher is dead; restart the service",
+        error=None if alive else "its workers are dead; restart the service",
         version=manifest.version,
         labels=manifest.labels,
         pair=manifest.task.pair,

@@ -25,11 +25,11 @@ async def predict(request: Request) -> Response:
     """One prediction for each input, in order."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(serving)
+        deadline_s = reach.deadline_s(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
         asked = parse(PredictRequest, body)
         answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
-    return reach.json(answer)
+    return reach.json(answer, headers=reach.server_timing([("", answer.timings_ms)]))
 
 
 async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
@@ -55,7 +55,7 @@ async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) ->
 def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None) -> list[Prediction]:
     """What is said of each input, in order."""
     answers = []
-    for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC, strict=True):
+    for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC.tolist(), strict=True):
         scores = top_labels(probabilities_C, variant.bundle.manifest.labels, top_k)
         label, score = next(iter(scores.items()))
         answers.append(

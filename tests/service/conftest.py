@@ -122,29 +122,31 @@ def expected_logits() -> Callable[..., np.ndarray]:
     return lambda seed, text, text_pair=None: logits_of(build_table(seed), text, text_pair)
 
 
+def write_tiny_bundle(
+    models: Path, model: str = "reviews", variant: str = "dense", *,
+    seed: int = 0, pair: bool = False, golden_off_by: float = 0.0, **manifest: object,
+) -> Path:  # fmt: skip
+    folder = models / model / variant
+    folder.mkdir(parents=True)
+    table = build_table(seed)
+    onnx.save(build_graph(table), folder / "model.onnx")
+    build_tokenizer().save(str(folder / "tokenizer.json"))
+    text_pair = "bad film" if pair else None
+    golden = {
+        "inputs": [{"text": "the good film", "text_pair": text_pair}],
+        "logits": [[float(x) + golden_off_by for x in logits_of(table, "the good film", text_pair)]],
+        "tolerance": 1e-3,
+    }
+    (folder / "golden.json").write_text(json.dumps(golden))
+    written = build_manifest(model, variant, pair, folder) | manifest
+    (folder / "manifest.json").write_text(json.dumps(seal(written)))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def write_bundle() -> WriteBundle:
-    def write(
-        models: Path, model: str = "reviews", variant: str = "dense", *,
-        seed: int = 0, pair: bool = False, golden_off_by: float = 0.0, **manifest: object,
-    ) -> Path:  # fmt: skip
-        folder = models / model / variant
-        folder.mkdir(parents=True)
-        table = build_table(seed)
-        onnx.save(build_graph(table), folder / "model.onnx")
-        build_tokenizer().save(str(folder / "tokenizer.json"))
-        text_pair = "bad film" if pair else None
-        golden = {
-            "inputs": [{"text": "the good film", "text_pair": text_pair}],
-            "logits": [[float(x) + golden_off_by for x in logits_of(table, "the good film", text_pair)]],
-            "tolerance": 1e-3,
-        }
-        (folder / "golden.json").write_text(json.dumps(golden))
-        written = build_manifest(model, variant, pair, folder) | manifest
-        (folder / "manifest.json").write_text(json.dumps(seal(written)))
-        return folder
-
-    return write
+    """Writes a tiny bundle."""
+    return write_tiny_bundle
 
 
 @pytest.fixture

@@ -5,15 +5,17 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import Answer, Batcher, BatchLimits, Ending
+from service.batcher import Batcher
 from service.encoding import EncodedBatch, Encoding, FloatArray, pad
-from service.engine import EchoEngine
-from service.errors import DrainingError, EngineError, NotReadyError, QueueFullError, TooManyError
+from service.engine import EchoEngine, Halt
+from service.errors import DrainingError, EngineError, QueueFullError, RequestTimeoutError, TooManyError
+from service.tickets import Answer, Ending
+from service.waiting import BatchLimits
+from service.workers import WorkerPool
 
 LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=8, max_queue_items=8, max_queue_tokens=64)
 
@@ -42,16 +44,23 @@ class Gate:
         self._open.set()
 
 
-def build(engine: EchoEngine, limits: BatchLimits = LIMITS, **arguments: object) -> Batcher:
-    return Batcher("reviews/dense", engine, limits, clock_s=asyncio.get_running_loop().time, **arguments)
+def start(
+    engine: EchoEngine, limits: BatchLimits = LIMITS, clock_s: Callable[[], float] | None = None, **arguments: object
+) -> Batcher:
+    """A batcher with one worker."""
+    clock_s = clock_s or asyncio.get_running_loop().time
+    pool = WorkerPool(1, clock_s)
+    pool.start()
+    batcher = Batcher("reviews/dense", engine, limits, pool=pool, clock_s=clock_s, **arguments)
+    batcher.start()
+    return batcher
 
 
 async def occupied() -> tuple[Batcher, EchoEngine, Gate, "asyncio.Task[Answer]"]:
     """A batcher whose engine is held inside a batch of one text, until the gate is opened."""
     gate = Gate(asyncio.get_running_loop())
     engine = EchoEngine(gate)
-    batcher = build(engine)
-    batcher.start()
+    batcher = start(engine)
     running = asyncio.create_task(batcher.submit([encoding(1)]))
     await gate.entered.wait()
     return batcher, engine, gate, running
@@ -72,11 +81,10 @@ def assert_all_ended(batcher: Batcher) -> None:
 
 @in_loop
 async def test_answers_are_in_the_order_of_the_inputs() -> None:
-    batcher = build(EchoEngine())
-    batcher.start()
+    batcher = start(EchoEngine())
     answer = await batcher.submit([encoding(5, 6, 7), encoding(1), encoding(9, 9)])
     assert answer.logits_NC.tolist() == [echo(5, 6, 7), echo(1), echo(9, 9)]
-    await batcher.close()
+    batcher.close()
     assert batcher.endings == {Ending.OK: 3}
     assert_all_ended(batcher)
 
@@ -90,7 +98,7 @@ async def test_what_waits_while_the_engine_works_goes_together() -> None:
     gate.open()
     await asyncio.gather(first, *others)
     assert [batch.num_items for batch in engine.batches] == [1, 3]
-    await batcher.close()
+    batcher.close()
 
 
 @in_loop
@@ -99,74 +107,13 @@ async def test_an_engine_that_raises_fails_its_batch_and_nothing_else() -> None:
         if 13 in batch.input_ids_BS:
             raise RuntimeError("secret")
 
-    batcher = build(EchoEngine(refuse_thirteen))
-    batcher.start()
+    batcher = start(EchoEngine(refuse_thirteen))
     with pytest.raises(EngineError, match="failed on a batch of 1 texts"):
         await batcher.submit([encoding(13)])
     assert batcher.alive
     assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [echo(4)]
-    await batcher.close()
+    batcher.close()
     assert batcher.endings == {Ending.ERROR: 1, Ending.OK: 1}
-    assert_all_ended(batcher)
-
-
-class ShortEngine(EchoEngine):
-    """Forgets the last row."""
-
-    def run(self, batch: EncodedBatch) -> FloatArray:
-        return super().run(batch)[:-1]
-
-
-class NanEngine(EchoEngine):
-    """Computes nonsense."""
-
-    def run(self, batch: EncodedBatch) -> FloatArray:
-        return super().run(batch) * np.float32(np.nan)
-
-
-@pytest.mark.parametrize("engine", [ShortEngine(), NanEngine()], ids=["short", "nan"])
-@in_loop
-async def test_logits_that_are_wrong_are_an_error(engine: EchoEngine) -> None:
-    batcher = build(engine)
-    batcher.start()
-    with pytest.raises(EngineError):
-        await batcher.submit([encoding(1), encoding(2)])
-    assert batcher.alive
-    await batcher.close()
-    assert batcher.endings == {Ending.ERROR: 2}
-    assert_all_ended(batcher)
-
-
-@in_loop
-async def test_a_killed_loop_fails_all_who_wait_and_later_calls() -> None:
-    batcher, _, gate, running = await occupied()
-    queued = asyncio.ensure_future(batcher.submit([encoding(2), encoding(3)]))
-    await asyncio.sleep(0)
-    assert batcher.loop_task is not None
-    batcher.loop_task.cancel()
-    for waiter in (running, queued):
-        with pytest.raises(NotReadyError, match="died"):
-            await waiter
-    assert not batcher.alive
-    with pytest.raises(NotReadyError, match="dead"):
-        await batcher.submit([encoding(4)])
-    gate.open()
-    await batcher.close()
-    assert batcher.endings == {Ending.ERROR: 3}
-    assert_all_ended(batcher)
-
-
-@in_loop
-async def test_a_loop_that_dies_of_its_own_packing_fails_all_who_wait() -> None:
-    def broken(*_: object) -> list[int]:
-        raise ZeroDivisionError
-
-    batcher = build(EchoEngine(), packing=broken)
-    batcher.start()
-    with pytest.raises(NotReadyError, match="died"):
-        await batcher.submit([encoding(1)])
-    assert not batcher.alive
-    await batcher.close()
     assert_all_ended(batcher)
 
 
@@ -183,7 +130,7 @@ async def test_cancelled_texts_never_reach_the_engine() -> None:
     await running
     await batcher.submit([encoding(4)])
     assert [batch.input_ids_BS.tolist() for batch in engine.batches] == [[[1]], [[4]]]
-    await batcher.close()
+    batcher.close()
     assert batcher.endings == {Ending.OK: 2, Ending.CANCELLED: 2}
     assert_all_ended(batcher)
 
@@ -196,7 +143,7 @@ async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
         await running
     gate.open()
     assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [echo(4)]
-    await batcher.close()
+    batcher.close()
     assert batcher.endings == {Ending.CANCELLED: 1, Ending.OK: 1}
 
 
@@ -205,7 +152,7 @@ async def test_closing_ends_what_waits_and_what_runs() -> None:
     batcher, _, gate, running = await occupied()
     queued = asyncio.ensure_future(batcher.submit([encoding(2)]))
     await asyncio.sleep(0)
-    await batcher.close()
+    batcher.close()
     for waiter in (running, queued):
         with pytest.raises(DrainingError):
             await waiter
@@ -228,25 +175,23 @@ async def test_a_list_is_admitted_whole_or_not_at_all() -> None:
         await batcher.submit([encoding(*range(60))])
     gate.open()
     await asyncio.gather(running, queued)
-    await batcher.close()
+    batcher.close()
     assert batcher.endings == {Ending.OK: 7}
 
 
 @in_loop
 async def test_a_list_that_could_never_be_admitted_says_so() -> None:
-    batcher = build(EchoEngine())
-    batcher.start()
+    batcher = start(EchoEngine())
     with pytest.raises(TooManyError, match="more than the whole queue holds"):
         await batcher.submit([encoding(number) for number in range(9)])
-    await batcher.close()
+    batcher.close()
 
 
 @in_loop
 async def test_the_wait_in_the_queue_and_the_time_of_the_batch_are_told() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())
-    batcher = Batcher("reviews/dense", EchoEngine(gate), LIMITS, clock_s=lambda: now_s)
-    batcher.start()
+    batcher = start(EchoEngine(gate), clock_s=lambda: now_s)
     first = asyncio.ensure_future(batcher.submit([encoding(1)]))
     await gate.entered.wait()
     second = asyncio.ensure_future(batcher.submit([encoding(2)]))
@@ -255,15 +200,14 @@ async def test_the_wait_in_the_queue_and_the_time_of_the_batch_are_told() -> Non
     gate.open()
     assert ((await first).queue_s, (await first).infer_s) == (0.0, 3.0)
     assert ((await second).queue_s, (await second).infer_s) == (3.0, 0.0)
-    await batcher.close()
+    batcher.close()
 
 
 @in_loop
 async def test_silence_is_counted_only_while_a_batch_runs_or_after_death() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())
-    batcher = Batcher("reviews/dense", EchoEngine(gate), LIMITS, clock_s=lambda: now_s)
-    batcher.start()
+    batcher = start(EchoEngine(gate), clock_s=lambda: now_s)
     now_s = 105.0
     assert batcher.silence_s() == 0.0
     running = asyncio.ensure_future(batcher.submit([encoding(1)]))
@@ -272,7 +216,87 @@ async def test_silence_is_counted_only_while_a_batch_runs_or_after_death() -> No
     assert batcher.silence_s() == 2.0
     gate.open()
     await running
-    await batcher.close()
+    batcher.close()
+
+
+class Halting(EchoEngine):
+    """Computes until it is halted."""
+
+    def __init__(self, entered: Callable[[], None]) -> None:
+        super().__init__()
+        self.halts: list[Halt] = []
+        self._entered = entered
+
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
+        self.halts.append(halt)
+        halted = threading.Event()
+        halt.on_request(halted.set)
+        self._entered()
+        assert halted.wait(timeout=30)
+        raise RuntimeError("halted")
+
+
+@in_loop
+async def test_a_batch_is_stopped_when_its_last_waiter_left_and_not_before() -> None:
+    entered = asyncio.Queue[None]()
+    loop = asyncio.get_running_loop()
+    engine = Halting(lambda: loop.call_soon_threadsafe(entered.put_nowait, None))
+    batcher = start(engine)
+    first = asyncio.ensure_future(batcher.submit([encoding(1)]))
+    await entered.get()
+    second, third = (asyncio.ensure_future(batcher.submit([encoding(number)])) for number in (2, 3))
+    await asyncio.sleep(0)
+    first.cancel()
+    await entered.get()  # the first batch was stopped: the worker took the other two together
+    second.cancel()
+    await asyncio.sleep(0)
+    assert [halt.requested for halt in engine.halts] == [True, False]
+    third.cancel()
+    await asyncio.gather(first, second, third, return_exceptions=True)
+    assert batcher.endings == {Ending.CANCELLED: 3}
+    batcher.close()
+    assert_all_ended(batcher)
+
+
+@in_loop
+async def test_late_texts_are_dropped_in_the_queue() -> None:
+    now_s = 100.0
+    gate = Gate(asyncio.get_running_loop())
+    engine = EchoEngine(gate)
+    batcher = start(engine, clock_s=lambda: now_s)
+    first = asyncio.ensure_future(batcher.submit([encoding(1)]))
+    await gate.entered.wait()
+    late = asyncio.ensure_future(batcher.submit([encoding(2), encoding(3)], deadline_s=101.0))
+    fresh = asyncio.ensure_future(batcher.submit([encoding(4)], deadline_s=102.0))
+    await asyncio.sleep(0)
+    now_s = 101.0
+    gate.open()
+    with pytest.raises(RequestTimeoutError, match="reviews/dense did not answer in time"):
+        await late
+    await asyncio.gather(first, fresh)
+    assert [batch.input_ids_BS.tolist() for batch in engine.batches] == [[[1]], [[4]]]
+    assert batcher.endings == {Ending.OK: 2, Ending.LATE: 2}
+    batcher.close()
+    assert_all_ended(batcher)
+
+
+@in_loop
+async def test_closing_stops_the_batch_that_runs() -> None:
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    pool = WorkerPool(1, loop.time)
+    pool.start()
+    batcher = Batcher(
+        "reviews/dense", Halting(lambda: loop.call_soon_threadsafe(entered.set)), LIMITS, pool=pool, clock_s=loop.time
+    )
+    batcher.start()
+    running = asyncio.ensure_future(batcher.submit([encoding(1)]))
+    await entered.wait()
+    batcher.close()
+    pool.close()
+    pool.join(30.0)
+    with pytest.raises(DrainingError):
+        await running
 
 
 requests = st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=4), min_size=1, max_size=12)
@@ -288,15 +312,14 @@ def test_counters_add_up_and_nobody_gets_the_answer_of_another(
 
     async def scenario() -> None:
         limits = BatchLimits(max_batch_tokens=24, max_batch_items=8, max_queue_items=100, max_queue_tokens=1000)
-        batcher = build(EchoEngine(refuse), limits)
-        batcher.start()
+        batcher = start(EchoEngine(refuse), limits)
         encoded = [[encoding(*range(1, size + 1), size) for size in sizes] for sizes in requests]
         calls = [asyncio.ensure_future(batcher.submit(one)) for one in encoded]
         await asyncio.sleep(0)
         for index in cancelled & set(range(len(calls))):
             calls[index].cancel()
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        await batcher.close()
+        batcher.close()
         for one, answer in zip(encoded, answers, strict=True):
             if not isinstance(answer, BaseException):
                 assert answer.logits_NC.tolist() == [echo(*text.input_ids) for text in one]

@@ -20,6 +20,7 @@ from service.engine import EchoEngine
 from service.errors import ServiceError
 from service.settings import Settings
 from service.variants import load_catalog, open_engine_with
+from service.workers import MAX_DEATHS
 
 HUGE = b'{"inputs": "' + b"x" * 10_000_000 + b'"}'
 
@@ -95,6 +96,13 @@ def test_unknown_paths_and_methods(client: TestClient) -> None:
     response = client.get("/v1/predict")
     assert response.status_code == 405
     assert response.json()["error"] == "/v1/predict does not answer GET; it answers POST"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/predict/", 307), ("/v1//predict", 404), ("/v1/predict?x=1", 200)])
+def test_paths_that_are_nearly_right(client: TestClient, path: str, status: int) -> None:
+    response = client.post(path, json={"inputs": "good"}, follow_redirects=False)
+    assert response.status_code == status
+    assert_still_answers(client)
 
 
 def leaves(error: type[ServiceError]) -> set[type[ServiceError]]:
@@ -184,20 +192,63 @@ def test_a_late_answer_is_504(models_folder: Path) -> None:
         assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
 
 
-def test_a_dead_batcher_is_told_everywhere(client: TestClient) -> None:
-    serving = client.app.state.serving
-    batcher = serving.variants[serving.catalog.default].batcher
-    client.portal.call(batcher.loop_task.cancel)
-    response = client.post("/v1/predict", json={"inputs": "good"})
-    assert response.status_code == 503
-    assert response.headers["retry-after"] == "1"
-    for path in ("/healthz", "/readyz"):
-        health = client.get(path)
-        assert health.status_code == 503
-        assert "the batcher of reviews/dense is dead" in health.json()["error"]
-    assert [one["state"] for one in client.get("/v1/models").json()["variants"]] == ["dead", "ready"]
-    assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
-    assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
+def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> None:
+    gate = Gate()
+    with TestClient(app_with(models_folder, gate)) as client:
+        body, headers = {"inputs": "good", "variant": "dense"}, {"X-Request-Timeout-Ms": "50"}
+        response = client.post("/v1/predict", json=body, headers=headers)
+        gate.opened.set()
+        assert response.status_code == 504
+        assert response.json()["error"] == (
+            "reviews/dense did not answer in time; send fewer texts at a time, or allow more time"
+        )
+        assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "3600001", "1e3", "٣", "9" * 5000])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/compare"])
+def test_a_bad_timeout_is_one_sentence(client: TestClient, path: str, value: str) -> None:
+    response = client.post(path, json={"inputs": "good"}, headers=[(b"X-Request-Timeout-Ms", value.encode())])
+    assert response.status_code == 400
+    assert response.json()["error"] == (
+        f"the header X-Request-Timeout-Ms is {value.encode().decode('latin-1')!r}; "
+        "send a whole number of milliseconds from 1 to 3600000"
+    )
+    assert_still_answers(client)
+
+
+class Killed(BaseException):
+    """No `Exception`: nothing but the worker itself catches it."""
+
+
+def test_dead_workers_are_told_everywhere(models_folder: Path) -> None:
+    def die(batch: EncodedBatch) -> None:
+        raise Killed
+
+    with TestClient(app_with(models_folder, die)) as client:
+        answers = [client.post("/v1/predict", json={"inputs": "good"}) for _ in range(MAX_DEATHS + 2)]
+        assert [answer.status_code for answer in answers] == [500] * MAX_DEATHS + [503, 503]
+        assert answers[-1].headers["retry-after"] == "1"
+        for path in ("/healthz", "/readyz"):
+            health = client.get(path)
+            assert health.status_code == 503
+            assert "the workers of reviews/dense are dead" in health.json()["error"]
+        assert [one["state"] for one in client.get("/v1/models").json()["variants"]] == ["dead", "dead"]
+        assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
+
+
+def test_a_worker_that_dies_once_is_replaced(models_folder: Path) -> None:
+    deaths = [Killed()]
+
+    def die_once(batch: EncodedBatch) -> None:
+        if deaths:
+            raise deaths.pop()
+
+    with TestClient(app_with(models_folder, die_once), raise_server_exceptions=False) as client:
+        assert client.post("/v1/predict", json={"inputs": "good", "variant": "dense"}).status_code == 500
+        assert_still_answers(client)
+        assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
+        assert client.get("/readyz").status_code == 200
 
 
 def test_a_draining_service_admits_nothing_and_says_so(client: TestClient) -> None:

@@ -274,17 +274,19 @@ def test_loading_is_not_enabled(client: TestClient) -> None:
         assert response.json()["error"].startswith("loading and unloading over HTTP is not enabled")
 
 
-def test_a_dead_batcher_and_a_drain_are_not_ready(client: TestClient) -> None:
+def test_dead_workers_are_not_ready(client: TestClient) -> None:
     serving = client.app.state.serving
-    client.portal.call(serving.variants[serving.catalog.default].batcher.loop_task.cancel)
-    client.get("/v2/health/ready")
+    serving.workers.close()
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/reviews/ready"):
         response = client.get(path)
         assert response.status_code == 503
-        assert "the batcher of reviews/dense is dead" in response.json()["error"]
+        assert "the workers of reviews/dense are dead" in response.json()["error"]
         assert response.headers["retry-after"] == "1"
+    assert [one["state"] for one in client.post("/v2/repository/index").json()] == ["UNAVAILABLE", "UNAVAILABLE"]
+
+
+def test_a_drain_is_not_ready(client: TestClient) -> None:
     assert client.get("/v2/models/reviews.sparse/ready").status_code == 200
-    assert [one["state"] for one in client.post("/v2/repository/index").json()] == ["UNAVAILABLE", "READY"]
-    serving.drain.begin(0.0)
+    client.app.state.serving.drain.begin(0.0)
     assert client.get("/v2/models/reviews.sparse/ready").status_code == 503
     assert client.post("/v2/models/reviews.sparse/infer", json={"inputs": [tensor("good")]}).status_code == 503

@@ -68,6 +68,19 @@ def test_a_long_text_is_cut_only_when_asked(client: TestClient, expected_logits:
     assert prediction["scores"] == pytest.approx(probabilities(expected_logits(0, " ".join(["good"] * 14))), abs=1e-6)
 
 
+def test_timings_are_in_a_header_too(client: TestClient) -> None:
+    response = client.post("/v1/predict", json={"inputs": "good"})
+    told = response.json()["timings_ms"]
+    assert list(told) == ["tokenize", "queue", "infer", "total"]
+    assert response.headers["server-timing"] == ", ".join(f"{stage};dur={value:g}" for stage, value in told.items())
+    header = client.post("/v1/compare", json={"inputs": "good"}).headers["server-timing"]
+    assert [entry.partition(";")[0] for entry in header.split(", ")] == [
+        "dense-tokenize", "dense-queue", "dense-infer", "dense-total",
+        "sparse-tokenize", "sparse-queue", "sparse-infer", "sparse-total",
+    ]  # fmt: skip
+    assert "server-timing" not in client.post("/v1/predict", json={"inputs": []}).headers
+
+
 @pytest.fixture
 def pair_client(tmp_path: Path, write_bundle: Callable[..., Path]) -> Iterator[TestClient]:
     write_bundle(tmp_path, model="questions", pair=True)

@@ -103,8 +103,8 @@ def test_softmax_is_finite_and_sums_to_one(rows: list[list[float]]) -> None:
 
 
 def test_top_labels_are_most_probable_first() -> None:
-    assert list(top_labels(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], 2).items()) == [("b", 0.5), ("c", 0.3)]
-    assert list(top_labels(np.array([0.2, 0.5, 0.3]), ["a", "b", "c"], None)) == ["b", "c", "a"]
+    assert list(top_labels([0.2, 0.5, 0.3], ["a", "b", "c"], 2).items()) == [("b", 0.5), ("c", 0.3)]
+    assert list(top_labels([0.2, 0.3, 0.5], ["b", "a", "c"], None)) == ["c", "a", "b"]
 
 
 def test_inputs_of_every_form() -> None:
@@ -191,6 +191,15 @@ def test_a_drain_waits_for_what_had_begun_but_not_for_ever() -> None:
     assert not drain.is_late(200.0)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_server_whose_workers_died_for_good_ends(dead: bool) -> None:
+    async def nothing(*_: object) -> None: ...
+
+    server = DrainingServer(uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead)
+    asyncio.run(server.on_tick(1))
+    assert server.should_exit is dead
+
+
 def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
     ended = []
 
@@ -200,7 +209,7 @@ def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
     async def nothing(scope: object, receive: object, send: object) -> None: ...
 
     drain = Drain(timeout_s=0.0)
-    server = DrainingServer(uvicorn.Config(nothing), drain, end_requests)
+    server = DrainingServer(uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False)
     with drain.admitted():
         asyncio.run(server.on_tick(1))
         assert (ended, server.should_exit) == ([], False)

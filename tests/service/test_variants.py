@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.bundles import check_golden, check_processor, open_bundle
 from service.encoding import EncodedBatch, FloatArray
-from service.engine import EchoEngine, OnnxEngine
+from service.engine import EchoEngine, Halt, OnnxEngine
 from service.settings import Settings
 from service.tokenizer import TextTokenizer
 from service.variants import Catalog, load_catalog, open_engine_with
@@ -181,8 +181,8 @@ def test_a_graph_without_a_mask_is_refused(tmp_path: Path, write_bundle: WriteBu
 class MovedByMates(EchoEngine):
     """Answers depend on how long the longest text of the batch is."""
 
-    def run(self, batch: EncodedBatch) -> FloatArray:
-        return super().run(batch) * 0 + batch.input_ids_BS.shape[1]
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
+        return super().run(batch, halt) * 0 + batch.input_ids_BS.shape[1]
 
 
 def test_batch_mates_that_matter_are_noticed(models_folder: Path) -> None:
@@ -199,9 +199,9 @@ def test_a_text_of_full_length_is_computed_before_the_first_request(models_folde
     batches: list[tuple[int, ...]] = []
 
     class Watched(OnnxEngine):
-        def run(self, batch: EncodedBatch) -> FloatArray:
+        def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
             batches.append(batch.input_ids_BS.shape)
-            return super().run(batch)
+            return super().run(batch, halt)
 
     folder = models_folder / "reviews" / "dense"
     open_bundle(folder, partial(Watched, threads=1), max_batch_tokens=1024, clock_s=time.monotonic)

@@ -51,7 +51,7 @@ async def infer_version(request: Request, model: ModelPath, version: VersionPath
 async def _infer(request: Request, model: str, version: str | None) -> Response:
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(serving)
+        deadline_s = reach.deadline_s(request)
         encoding = request.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise MalformedError("the body has a Content-Encoding; send it plain")

@@ -60,5 +60,5 @@ def _ready(serving: Serving, model: str, version: str | None) -> ModelReadyAnswe
     if serving.drain.draining:
         raise DrainingError(STOPPING)
     if not variant.batcher.alive:
-        raise NotReadyError(f"the batcher of {variant.name} is dead; restart the service")
+        raise NotReadyError(f"the workers of {variant.name} are dead; restart the service")
     return ModelReadyAnswer(name=model, ready=True)

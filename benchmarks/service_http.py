@@ -1,0 +1,173 @@
+"""What does the service itself cost: requests a second and latency around a model that takes no time?
+
+    python benchmarks/service_http.py
+    python benchmarks/service_http.py --against ../main --rounds 5
+    python benchmarks/service_http.py --models models --variant sparse-int8
+
+Starts `sparsebert serve` of this folder, and of the folder named with --against, each in a process of its own,
+and asks `POST /v1/predict` for one text at a time over 1, 16 and 64 kept-alive connections, each of which sends
+its next request when it has its answer (a closed loop). The two take turns, so that what else the machine does
+hits both; the ratio is the median over the rounds. Without --models a bundle is made whose graph adds up a few
+rows of a table, so that what is measured is everything but a model.
+"""
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).resolve().parents[1]
+TEXTS = ("the good film", "a very awful plot", "not bad", "the film the plot the good the bad and the awful", "fine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One round of one service at one number of connections."""
+
+    latencies_ms: list[float]
+    took_s: float
+    cpu_s: float
+
+    @property
+    def cpu_ms(self) -> float:
+        """Of the service, for one request: says something on a machine that has other work, too."""
+        return self.cpu_s * 1000 / len(self.latencies_ms)
+
+    @property
+    def per_second(self) -> float:
+        return len(self.latencies_ms) / self.took_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A running one."""
+
+    port: int
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU that it has taken so far."""
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, help="folder with another version of the source, to compare with")
+    parser.add_argument("--models", type=Path, help="folder with bundles; a tiny one is made when left out")
+    parser.add_argument("--variant", help="variant to ask; the default when left out")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 16, 64])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one service")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    sources = [HERE] + ([options.against.resolve()] if options.against else [])
+    bodies = [json.dumps({"inputs": text, **_variant(options.variant)}).encode() for text in TEXTS]
+    with ExitStack() as stack:
+        models = options.models or tiny_models(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        services = [stack.enter_context(served(source, models.resolve())) for source in sources]
+        for service in services:
+            asyncio.run(closed_loop(service, bodies, 4, 1.0))
+        for connections in options.connections:
+            rounds = [
+                [asyncio.run(closed_loop(service, bodies, connections, options.seconds)) for service in services]
+                for _ in range(options.rounds)
+            ]
+            tell(sources, connections, rounds)
+
+
+def tell(sources: list[Path], connections: int, rounds: list[list[Measured]]) -> None:
+    for index, source in enumerate(sources):
+        latencies_ms = sorted(latency for one in rounds for latency in one[index].latencies_ms)
+        p50, p95, p99 = (latencies_ms[int(share * (len(latencies_ms) - 1))] for share in (0.5, 0.95, 0.99))
+        rate = statistics.median(one[index].per_second for one in rounds)
+        cpu_ms = statistics.median(one[index].cpu_ms for one in rounds)
+        print(
+            f"{connections:3} connections  {rate:7.0f} req/s  p50 {p50:.2f}  p95 {p95:.2f}  p99 {p99:.2f} ms  "
+            f"CPU {cpu_ms:.3f} ms a request  {source}"
+        )
+    if len(sources) == 2:
+        for what, ratios in (
+            ("req/s", sorted(one[0].per_second / one[1].per_second for one in rounds)),
+            ("CPU", sorted(one[0].cpu_ms / one[1].cpu_ms for one in rounds)),
+        ):
+            print(f"    ratio of {what}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+async def closed_loop(service: Service, bodies: list[bytes], connections: int, seconds: float) -> Measured:
+    """Every connection asks again when it has its answer. Any answer but 200 ends the benchmark."""
+    began_s, cpu_s = time.perf_counter(), service.cpu_s()
+    found = await asyncio.gather(*(ask(service.port, bodies, one, began_s + seconds) for one in range(connections)))
+    return Measured(
+        latencies_ms=[latency for one in found for latency in one],
+        took_s=time.perf_counter() - began_s,
+        cpu_s=service.cpu_s() - cpu_s,
+    )
+
+
+async def ask(port: int, bodies: list[bytes], first: int, until_s: float) -> list[float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    requests = [
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        for body in bodies
+    ]
+    latencies_ms = []
+    while (began_s := time.perf_counter()) < until_s:
+        writer.write(requests[(first + len(latencies_ms)) % len(requests)])
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        body = await reader.readexactly(int(length[1]) if length else 0)
+        if not head.startswith(b"HTTP/1.1 200"):
+            sys.exit(f"the service answered {head.decode()}{body.decode()}")
+        latencies_ms.append((time.perf_counter() - began_s) * 1000)
+    writer.close()
+    return latencies_ms
+
+
+@contextmanager
+def served(source: Path, models: Path) -> Iterator[Service]:
+    """The service whose source lies in `source`."""
+    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    with subprocess.Popen(command, cwd=source, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if found := re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line):
+                    yield Service(port=int(found[1]), process=psutil.Process(process.pid))
+                    break
+            else:
+                sys.exit("the service did not start; run it by hand to see why")
+        finally:
+            process.terminate()
+
+
+def tiny_models(folder: Path) -> Path:
+    """A folder with the tiny bundle of the tests."""
+    spec = importlib.util.spec_from_file_location("tiny_bundles", HERE / "tests" / "service" / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.write_tiny_bundle(folder)
+    return folder
+
+
+def _variant(name: str | None) -> dict[str, str]:
+    return {} if name is None else {"variant": name}
+
+
+if __name__ == "__main__":
+    main()

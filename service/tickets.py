@@ -1,0 +1,93 @@
+"""What is one call for answers, one text of it, one batch of such texts, and how does a text end?
+
+Knows nothing about engines, threads or which variant it is.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from service.encoding import FloatArray
+from service.engine import Halt
+from service.waiting import Text
+
+
+class Ending(StrEnum):
+    """How an admitted text ends."""
+
+    OK = "ok"
+    ERROR = "error"
+    LATE = "late"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answer:
+    """Logits [N, labels] of the texts in order, the longest wait of one of them, and the time of their batches."""
+
+    logits_NC: FloatArray
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One call; `future` is done when its last text is, or its first one failed."""
+
+    future: asyncio.Future[None]
+    entries: "list[Entry]" = field(default_factory=list)
+    num_open: int = 0
+    queue_s: float = 0.0
+    infer_s: float = 0.0
+
+    def answer(self) -> Answer:
+        """Call when the future is done without an error."""
+        rows = [entry.row_C for entry in self.entries if entry.row_C is not None]
+        return Answer(logits_NC=np.stack(rows), queue_s=self.queue_s, infer_s=self.infer_s)
+
+    def fail(self, error: Exception) -> None:
+        """The call ends with `error`, unless it ended already."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass(eq=False, kw_only=True)
+class Entry(Text):
+    """One text of a call; `batch` is set when it left the queue."""
+
+    ticket: Ticket
+    ending: Ending | None = None
+    row_C: FloatArray | None = None
+    batch: "Batch | None" = None
+
+    def end(self, ending: Ending) -> bool:
+        """Whether the text was still open; it is ended now, and its batch stopped if nobody waits for that."""
+        if self.ending is not None:
+            return False
+        self.ending = ending
+        if self.batch is not None:
+            self.batch.num_open -= 1
+            if self.batch.num_open == 0 and ending is not Ending.OK:
+                self.batch.halt.request()
+        return True
+
+    def finish(self, row_C: FloatArray) -> None:
+        """The text has its answer; the last one of a call wakes it."""
+        self.row_C = row_C
+        self.ticket.num_open -= 1
+        if self.ticket.num_open == 0 and not self.ticket.future.done():
+            self.ticket.future.set_result(None)
+
+
+@dataclass(eq=False, kw_only=True)
+class Batch:
+    """What one worker computes at once; `num_open` of its texts are still waited for."""
+
+    entries: list[Entry]
+    began_s: float
+    num_open: int
+    failure: Exception | None = None
+    halt: Halt = field(default_factory=Halt)
