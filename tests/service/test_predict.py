@@ -174,7 +174,9 @@ def test_page_docs_and_openapi_need_no_internet(client: TestClient) -> None:
     assert "PredictRequest" in document["components"]["schemas"]
     infer = document["paths"]["/v2/models/{model}/infer"]["post"]
     assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
-    assert [one["name"] for one in infer["parameters"]] == ["model", "Inference-Header-Content-Length"]
+    assert [one["name"] for one in infer["parameters"]] == [
+            "model", "X-Request-Timeout-Ms", "Inference-Header-Content-Length",
+        ]  # fmt: skip
 
 
 def test_the_examples_of_the_docs_are_answered(client: TestClient) -> None:
