@@ -13,7 +13,7 @@ from training.loop import LoopConfig
 from training.pruner import PruningConfig
 from training.schedule import RampConfig
 
-# Score, cut once, and train what is left: better and faster than a ramp, and than a repair before (docs/results.md).
+# Score, cut once, and train what is left: no worse than a ramp for the same work (docs/results.md).
 AT_ONCE = PruningConfig(ramp=RampConfig(shape="one-shot", frozen_share=0.0), score_decay=0.99)
 
 

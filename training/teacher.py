@@ -5,13 +5,15 @@ N texts, C classes, L layers, D hidden size.
 """
 
 import hashlib
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +25,8 @@ from training.distillation import TeacherAnswers
 from training.faults import disk_errors
 from training.loop import EncodedSplits
 from training.modeling import SparseBertForSequenceClassification
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 PART_BATCHES = 64  # what a killed run loses at most
@@ -52,10 +56,8 @@ def answers_of_teacher(
     that share a cache one asks and the others wait.
     Raises CheckpointError when the cache cannot be read.
     """
-    if accelerator.is_main_process:
-        with disk_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock_of(path)):
+    if accelerator.is_main_process and not _has(path, with_states):
+        with _alone(path):
             if not _has(path, with_states):
                 _make(teacher.to(accelerator.device).eval(), splits, accelerator, path, work, with_states)
     accelerator.wait_for_everyone()
@@ -63,9 +65,21 @@ def answers_of_teacher(
     return TeacherAnswers(tensors["logits_NC"], tensors["states_LND"] if with_states else None)
 
 
-def lock_of(path: Path) -> Path:
-    """What is locked while the answers in `path` are computed; released when its process ends, however it does."""
-    return path.with_suffix(".lock")
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While the block runs no other run computes `path`; the lock goes when its process ends, however it does."""
+    lock = FileLock(path.with_suffix(".lock"))
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            logger.info("another run asks the same teacher; waiting for its answers (%s)", path)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(

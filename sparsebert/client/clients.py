@@ -14,7 +14,7 @@ from httpx_retries import Retry, RetryTransport
 
 from sparsebert.client.answers import CompareAnswer, ModelsAnswer, PredictAnswer, VariantAnswer
 from sparsebert.client.asking import Inputs, compare_body, predict_body, read_answer, refusal
-from sparsebert.client.errors import UnreachableError
+from sparsebert.client.errors import ClientError, UnexpectedAnswerError, UnreachableError
 
 RETRIED_STATUSES = (429, 502, 503)
 RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
@@ -114,8 +114,8 @@ class Client:
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **more)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
+        except (httpx.RequestError, UnicodeEncodeError) as error:
+            raise _failure(self._http.base_url, error) from error
 
 
 class AsyncClient:
@@ -193,8 +193,8 @@ class AsyncClient:
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             return await self._http.request(method, path, **more)
-        except httpx.TransportError as error:
-            raise _unreachable(self._http.base_url, error) from error
+        except (httpx.RequestError, UnicodeEncodeError) as error:
+            raise _failure(self._http.base_url, error) from error
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
@@ -211,7 +211,13 @@ def _is_ready(response: httpx.Response) -> bool:
     return response.status_code == 200
 
 
-def _unreachable(base_url: httpx.URL, error: httpx.TransportError) -> UnreachableError:
+def _failure(base_url: httpx.URL, error: httpx.RequestError | UnicodeEncodeError) -> ClientError:
+    if isinstance(error, UnicodeEncodeError):
+        return ClientError(
+            "a text has half of a character (a lone surrogate) in it, which cannot be sent; leave it out"
+        )
+    if isinstance(error, httpx.DecodingError):
+        return UnexpectedAnswerError(f"{base_url} sent a body that cannot be decoded ({error}); check what is between")
     if isinstance(error, httpx.TimeoutException):
         return UnreachableError(f"{base_url} did not answer in time; raise timeout_s, or send fewer texts at a time")
     return UnreachableError(f"{base_url} cannot be reached ({error or type(error).__name__}); check the address")

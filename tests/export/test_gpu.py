@@ -14,7 +14,7 @@ from export.texts import EncodedText, random_texts
 from export.weights import read_weights
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
-HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+HAS_CUDA = torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 @pytest.mark.skipif(not HAS_CUDA, reason="needs a GPU and onnxruntime-gpu: pip install 'sparsebert[serve-gpu]'")
@@ -28,6 +28,7 @@ def test_half_floats_on_cuda_are_near_pytorch():
     graph = float_graphs(read_weights(model), "fp16")(GPU_FORM)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CUDAExecutionProvider"])
     session.disable_fallback()
+    assert session.get_providers()[0] == "CUDAExecutionProvider"  # it is compiled in, but was it opened?
     feeds = pad(random_texts(0, 16, 64, 1000))
     with torch.inference_mode():
         expected = model(**{name: torch.from_numpy(values) for name, values in feeds.items()}).logits.numpy()

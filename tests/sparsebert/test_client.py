@@ -12,7 +12,16 @@ import pytest
 from httpx_retries import retry as retry_module
 
 from service import schemas
-from sparsebert.client import AsyncClient, Client, Pair, RefusedError, UnexpectedAnswerError, UnreachableError, answers
+from sparsebert.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    Pair,
+    RefusedError,
+    UnexpectedAnswerError,
+    UnreachableError,
+    answers,
+)
 from sparsebert.errors import SparseBertError
 
 PREDICTED = {
@@ -150,6 +159,15 @@ def test_a_broken_connection_is_tried_again_and_a_late_answer_is_not(form: type,
     gone = Answers(httpx.ConnectError("nobody listens"))
     with pytest.raises(UnreachableError, match=r"http://service cannot be reached \(nobody listens\)"):
         predict(gone, form, "a", retries=0)
+
+
+@BOTH
+def test_what_cannot_be_sent_or_read_is_an_error_of_the_client_too(form: type, waits: list[float]) -> None:
+    garbled = Answers(httpx.DecodingError("incorrect header check"))
+    with pytest.raises(UnexpectedAnswerError, match="cannot be decoded"):
+        predict(garbled, form, "a")
+    with pytest.raises(ClientError, match="a lone surrogate"):
+        predict(Answers(), form, "half \ud83d")
 
 
 def test_answers_of_others(waits: list[float]) -> None:

@@ -54,6 +54,10 @@ def test_runs_side_by_side_wait_for_the_one_that_asks(config, tmp_path, monkeypa
     monkeypatch.setattr("training.teacher._ask", ask_while_others_wait)
     run_training(cached, tmp_path / "a")
     assert len(asked) == 1
+    (lock,) = (tmp_path / "cache").glob("*.lock")
+    with FileLock(lock):  # what is there is read without a lock: a cache may be on a disk that cannot be written
+        run_training(cached, tmp_path / "b")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("states_weight", [0.0, 1.0])
