@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from service.direct import DirectRoutes
 from service.draining import Drain
@@ -95,10 +96,17 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
     )
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(DirectRoutes, routes=direct_routes(), refuse=_on_service_error)
-    app.add_middleware(
-        RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
-    )
+    frameworks_own = app.build_middleware_stack
+
+    def outermost() -> ASGIApp:
+        """Ours around the framework's own layers, of which the routes that are asked all day need none."""
+        direct = DirectRoutes(frameworks_own(), routes=direct_routes(), refuse=_on_service_error)
+        return RequestEnvelope(
+            direct, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
+        )
+
+    app.build_middleware_stack = outermost  # type: ignore[method-assign]
+    app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
@@ -115,6 +123,12 @@ async def _on_service_error(request: Request, error: ServiceError) -> Response:
         return _unexpected(request.state.request_id)
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
     return _refusal(status, str(error), request.state.request_id, headers)
+
+
+async def _on_exception(request: Request, error: Exception) -> Response:
+    """What nobody expected; the framework raises it again, and the envelope logs it."""
+    del error
+    return _unexpected(request.state.request_id)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:

@@ -110,13 +110,21 @@ class Batcher:
         Raises QueueFullError, TooManyError or NotReadyError before admission; EngineError, RequestTimeoutError,
         NotReadyError or DrainingError after it. Cancelling the call drops what still waits.
         """
-        ticket = self._admit(encodings, deadline_s)
+        now_s = self._clock_s()
+        if deadline_s <= now_s:
+            raise RequestTimeoutError(too_late(self.name))
+        ticket = self._admit(encodings, now_s, deadline_s)
+        late = None
+        if deadline_s < inf:
+            late = asyncio.get_running_loop().call_later(deadline_s - now_s, self._on_late, ticket)
         try:
             await ticket.future
         except asyncio.CancelledError:
             self._end_ticket(ticket, Ending.CANCELLED)
             raise
         finally:
+            if late is not None:
+                late.cancel()
             self._open.pop(ticket, None)
         return ticket.answer()
 
@@ -128,11 +136,10 @@ class Batcher:
 
     # What follows up to `compute` runs in the event loop.
 
-    def _admit(self, encodings: Sequence[Encoding], deadline_s: float) -> Ticket:
+    def _admit(self, encodings: Sequence[Encoding], now_s: float, deadline_s: float) -> Ticket:
         ticket = Ticket(asyncio.get_running_loop().create_future(), num_open=len(encodings))
         with self._pool.lock:
             self._check_admission(len(encodings), sum(encoding.num_tokens for encoding in encodings))
-            now_s = self._clock_s()
             ticket.entries = [
                 Entry(encoding=encoding, ticket=ticket, admitted_s=now_s, deadline_s=deadline_s)
                 for encoding in encodings
@@ -175,6 +182,9 @@ class Batcher:
         for ticket in {entry.ticket: None for entry in entries if entry.ending is None}:
             self._end_ticket(ticket, ending)
             ticket.fail(error)
+
+    def _on_late(self, ticket: Ticket) -> None:
+        self._fail(ticket.entries, RequestTimeoutError(too_late(self.name)), Ending.LATE)
 
     def _fail_all(self, error: ServiceError, ending: Ending) -> None:
         for ticket in list(self._open):

@@ -50,11 +50,7 @@ class Predictor:
         Raises MalformedError, TooLongError, RequestTimeoutError and what `Batcher.submit` raises.
         """
         with variant.counted():
-            try:
-                async with asyncio.timeout_at(deadline_s):
-                    return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline_s)
-            except TimeoutError as error:
-                raise RequestTimeoutError(too_late(variant.name)) from error
+            return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline_s)
 
     async def _predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
@@ -62,7 +58,7 @@ class Predictor:
         began_s = self.clock_s()
         manifest = variant.bundle.manifest
         check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
-        encodings = await self._encode(variant, inputs)
+        encodings = await self._encode(variant, inputs, deadline_s)
         variant.metrics.on_encoded(encodings)
         check_not_empty(encodings)
         check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
@@ -85,11 +81,16 @@ class Predictor:
             total_s=ended_s - began_s,
         )
 
-    async def _encode(self, variant: ServingVariant, inputs: list[TextInput]) -> list[Encoding]:
+    async def _encode(self, variant: ServingVariant, inputs: list[TextInput], deadline_s: float) -> list[Encoding]:
         tokenizer, max_tokens = variant.bundle.tokenizer, variant.bundle.manifest.max_sequence_length
         if sum(one.num_characters for one in inputs) <= MAX_CHARACTERS_INLINE:
             return tokenizer.encode(inputs, max_tokens)
-        return await asyncio.get_running_loop().run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await loop.run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+        except TimeoutError as error:
+            raise RequestTimeoutError(too_late(variant.name)) from error
 
 
 def check_not_empty(encodings: Sequence[Encoding]) -> None:
