@@ -93,6 +93,8 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would look at the environment for every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for router in ROUTERS:
         app.include_router(router)

@@ -46,7 +46,8 @@ class Ticket:
     def answer(self) -> Answer:
         """Call when the future is done without an error."""
         rows = [entry.row_C for entry in self.entries if entry.row_C is not None]
-        return Answer(logits_NC=np.stack(rows), queue_s=self.queue_s, infer_s=self.infer_s)
+        logits_NC = rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
+        return Answer(logits_NC=logits_NC, queue_s=self.queue_s, infer_s=self.infer_s)
 
     def fail(self, error: Exception) -> None:
         """The call ends with `error`, unless it ended already."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from fastapi import Request, Response
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
 from service.schemas import Timings
@@ -29,7 +30,7 @@ def deadline_s(request: Request) -> float:
 
 def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as JSON."""
-    return Response(answer.model_dump_json(), status, headers, "application/json")
+    return Response(to_json(answer), status, headers, "application/json")
 
 
 def server_timing(timings: Iterable[tuple[str, Timings]]) -> dict[str, str]:
