@@ -18,6 +18,7 @@ from service.app import create_app
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
+from service.memory import keep_from_collection
 from service.settings import Settings, read_settings
 from service.variants import Catalog, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError
@@ -54,11 +55,13 @@ def main(arguments: Sequence[str]) -> None:
             log_level="warning",
             lifespan="on",
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
         server = DrainingServer(
             config, drain, end_requests=lambda: app.state.serving.close(), died=lambda: app.state.serving.workers.dead
         )
+        keep_from_collection()
         server.run(sockets=[listener])
         app.state.serving.workers.join(JOIN_S)
         if app.state.serving.workers.dead:
