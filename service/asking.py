@@ -1,7 +1,7 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `middleware`,
-`openapi`, `app` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
+`middleware`, `openapi`, `app` and `routes/`.
 """
 
 import asyncio
@@ -28,26 +28,39 @@ def read_timeout_s(value: str) -> float:
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
-    """The whole body, counted while it comes in.
+    """The whole body: its announced length is judged before it comes in, and it is counted while it does.
 
-    Raises BodyTooLargeError, RequestTimeoutError when it comes too slowly, ClientGoneError.
+    Raises BodyTooLargeError, MalformedError when it is encoded, RequestTimeoutError when it comes too slowly,
+    ClientGoneError.
     """
-    chunks, num_bytes = [], 0
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise MalformedError("the body has a Content-Encoding; send it plain")
+    if is_longer(request.headers.get("content-length", ""), max_bytes):
+        raise too_large(max_bytes)
+    body = bytearray()
     try:
         async with asyncio.timeout_at(deadline_s):
             async for chunk in request.stream():
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    raise BodyTooLargeError(
-                        f"the body has more than {max_bytes} bytes; send fewer texts at a time, "
-                        "or raise --max-body-bytes"
-                    )
-                chunks.append(chunk)
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
     except ClientDisconnect as error:
         raise ClientGoneError("the client left before its request was complete") from error
     except TimeoutError as error:
         raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
-    return b"".join(chunks)
+    return bytes(body)
+
+
+def is_longer(announced: str, max_bytes: int) -> bool:
+    """Whether the header Content-Length says more; one that is no number is the server's to refuse."""
+    return announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > max_bytes)
+
+
+def too_large(max_bytes: int) -> BodyTooLargeError:
+    """What is wrong with a body of more than `max_bytes`."""
+    return BodyTooLargeError(
+        f"the body has more than {max_bytes} bytes; send fewer texts at a time, or raise --max-body-bytes"
+    )
 
 
 async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
