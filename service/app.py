@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -192,7 +193,7 @@ def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, 
 
 def load_keys(settings: Settings) -> KeyRing:
     """The keys that the settings name. Raises ConfigError."""
-    return read_keys(settings.api_keys) if settings.api_keys else KeyRing()
+    return read_keys(Path(settings.api_keys)) if settings.api_keys else KeyRing()
 
 
 def direct_routes() -> list[APIRoute]:

@@ -86,7 +86,9 @@ class Gate:
     def _identify(self, scope: Scope) -> Key:
         sent = sent_key(scope)
         if sent is None:
-            raise UnauthenticatedError("a key is needed; send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
+            raise UnauthenticatedError(
+                "a key is needed; send it in the header Authorization: Bearer KEY, or in X-API-Key"
+            )
         key = self._ring.find(sent)
         if key is None:
             raise UnauthenticatedError("the key is none of this service; ask whoever runs it for one")

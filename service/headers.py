@@ -27,15 +27,12 @@ def headers_by_path(content: Mapping[str, tuple[str, str]]) -> dict[str, Headers
     }
 
 
-def page_policy(html: str, *, styles: str | None = None) -> str:
-    """A page may load what comes from here, and run the scripts that are written in it, by their hashes; no others.
-
-    Its styles are held to the same unless `styles` says what is allowed.
-    """
+def page_policy(html: str) -> str:
+    """A page may load what comes from here and use the scripts and styles in it, by their hashes, and no others."""
     scripts = " ".join(("'self'", *_hashes(html, "script")))
-    style = styles or " ".join(("'self'", *_hashes(html, "style")))
+    styles = " ".join(("'self'", *_hashes(html, "style")))
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {style}; img-src 'self' data:; connect-src 'self'; "
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 

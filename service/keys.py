@@ -132,4 +132,6 @@ def _sentence(error: ValidationError) -> str:
     """Without the input, which may be a plain key in the wrong place."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return f"{place}: {first['ctx']['error']}"
     return f"{place or 'the line'}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -103,8 +103,8 @@ class Settings(BaseSettings):
         description="Seconds that running requests get to finish after SIGTERM. "
         "Choose less than your process manager waits before it kills.",
     )
-    api_keys: Path | None = Field(
-        default=None,
+    api_keys: str = Field(
+        default="",
         description="File with the hashes of API keys, made by `sparsebert key`; empty asks nobody for a key, and lets "
         "nobody load or unload models over HTTP.",
     )

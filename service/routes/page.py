@@ -31,7 +31,7 @@ DOCS = bytes(
 # Path to policy and rule for caches.
 CONTENT = {
     "/": (page_policy(PAGE), NO_STORE),
-    "/docs": (page_policy(DOCS, styles="'self' 'unsafe-inline'"), NO_STORE),
+    "/docs": (page_policy(DOCS), NO_STORE),
     **{f"/docs/{name}": ("default-src 'none'", "max-age=3600") for name in ASSET_TYPES},
 }
 

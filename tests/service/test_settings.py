@@ -63,8 +63,8 @@ def test_the_flags_are_pinned() -> None:
         (
             ["--rate-limit", "fast"], {},
             (
-                "--rate-limit: 'fast' is no rate; write a whole number and a period, such as 100/second, 6000/minute or "
-                "360000/hour"
+                "--rate-limit: 'fast' is no rate; write a whole number and a period, such as 100/second, 6000/minute "
+                "or 360000/hour"
             ),
         ),
         (
