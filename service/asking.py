@@ -1,7 +1,7 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `middleware`,
-`openapi`, `app` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
+`middleware`, `openapi`, `app` and `routes/`.
 """
 
 import asyncio
@@ -31,31 +31,37 @@ def read_timeout_s(value: str) -> float:
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
-    """The whole body, counted while it comes in.
+    """The whole body: its announced length is judged before it comes in, and it is counted while it does.
 
-    Raises BodyTooLargeError, RequestTimeoutError when it comes too slowly, ClientGoneError.
+    Raises BodyTooLargeError, MalformedError when it is encoded, RequestTimeoutError when it comes too slowly,
+    ClientGoneError.
     """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise MalformedError("the body has a Content-Encoding; send it plain")
+    if is_longer(request.headers.get("content-length", ""), max_bytes):
+        raise too_large(max_bytes)
     first = begin(_receive(request))
     if isinstance(first, Done):
         message = first.value
     else:
         message = await _in_time(first.rest(), deadline_s)
     body: bytes = message.get("body", b"")
-    _check_size(len(body), max_bytes)
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
     if not message.get("more_body", False):
         return body
     return await _in_time(_rest_of_body(request, body, max_bytes), deadline_s)
 
 
 async def _rest_of_body(request: Request, first: bytes, max_bytes: int) -> bytes:
-    chunks, num_bytes, more = [first], len(first), True
+    body, more = bytearray(first), True
     while more:
         message = await _receive(request)
-        chunks.append(message.get("body", b""))
-        num_bytes += len(chunks[-1])
-        _check_size(num_bytes, max_bytes)
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise too_large(max_bytes)
         more = message.get("more_body", False)
-    return b"".join(chunks)
+    return bytes(body)
 
 
 async def _next_message(request: Request) -> Message:
@@ -77,11 +83,16 @@ async def _in_time(work: Coroutine[Any, Any, Answer], deadline_s: float) -> Answ
         raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
 
 
-def _check_size(num_bytes: int, max_bytes: int) -> None:
-    if num_bytes > max_bytes:
-        raise BodyTooLargeError(
-            f"the body has more than {max_bytes} bytes; send fewer texts at a time, or raise --max-body-bytes"
-        )
+def is_longer(announced: str, max_bytes: int) -> bool:
+    """Whether the header Content-Length says more; one that is no number is the server's to refuse."""
+    return announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > max_bytes)
+
+
+def too_large(max_bytes: int) -> BodyTooLargeError:
+    """What is wrong with a body of more than `max_bytes`."""
+    return BodyTooLargeError(
+        f"the body has more than {max_bytes} bytes; send fewer texts at a time, or raise --max-body-bytes"
+    )
 
 
 async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:

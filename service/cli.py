@@ -3,6 +3,7 @@
 Knows nothing about routes or models.
 """
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,7 +15,8 @@ from types import FrameType
 
 import uvicorn
 
-from service.app import create_app
+from service.app import create_app, load_keys
+from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
@@ -26,6 +28,7 @@ from sparsebert.errors import BundleError, ConfigError
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+TICKS_A_SECOND = 10
 # A batch that was stopped ends within one node of its graph.
 JOIN_S = 5.0
 
@@ -36,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     logging.getLogger().setLevel(settings.log_level.upper())
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    ring = load_keys(settings)
     if settings.dry_run:
         _dry_run(settings)
         return
@@ -47,9 +51,11 @@ def main(arguments: Sequence[str]) -> None:
         listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain)
+        app = create_app(settings, catalog, drain, ring)
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
+            ws="none",
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -59,7 +65,11 @@ def main(arguments: Sequence[str]) -> None:
             timeout_graceful_shutdown=1,
         )
         server = DrainingServer(
-            config, drain, end_requests=lambda: app.state.serving.close(), died=lambda: app.state.serving.workers.dead
+            config,
+            drain,
+            end_requests=lambda: app.state.serving.close(),
+            died=lambda: app.state.serving.workers.dead,
+            patience_s=settings.request_timeout_s + GRACE_S,
         )
         keep_from_collection()
         server.run(sockets=[listener])
@@ -74,7 +84,8 @@ def main(arguments: Sequence[str]) -> None:
 class DrainingServer(uvicorn.Server):
     """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked.
 
-    Ends by itself when what computes has died for good: whoever started it starts it again.
+    Ends by itself when what computes has died for good: whoever started it starts it again. Clients that let it wait
+    for more than `patience_s` are cut off.
     """
 
     def __init__(
@@ -84,11 +95,13 @@ class DrainingServer(uvicorn.Server):
         *,
         end_requests: Callable[[], Awaitable[None]],
         died: Callable[[], bool],
+        patience_s: float,
     ) -> None:
         super().__init__(config)
         self._drain = drain
         self._end_requests = end_requests
         self._died = died
+        self._patience_s = patience_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         del frame
@@ -104,6 +117,8 @@ class DrainingServer(uvicorn.Server):
             await self._end_requests()  # each waiting request is told so, in the ticks that are left
         if self._drain.is_over(now_s) or self._died():
             self.should_exit = True
+        if counter % TICKS_A_SECOND == 0:
+            cut_off_late(self.server_state.connections, asyncio.get_running_loop().time(), self._patience_s)
         return await super().on_tick(counter)
 
 

@@ -46,6 +46,7 @@ class Rejection(StrEnum):
     """Why a request was refused although nothing may be wrong with its texts."""
 
     QUEUE_FULL = "queue_full"
+    RATE_LIMITED = "rate_limited"
     DEADLINE = "deadline"
     BODY_TOO_LARGE = "body_too_large"
     DRAINING = "draining"

@@ -6,11 +6,12 @@ Knows nothing about models.
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from random import getrandbits
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.headers import API_HEADERS, Headers
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,10 @@ Fail = Callable[[str], ASGIApp]
 
 
 class RequestEnvelope:
-    """ASGI middleware; `fail` answers an exception that nobody expected, `stop` a request that the server cut off."""
+    """ASGI middleware; `fail` answers an exception that nobody expected, `stop` a request that the server cut off.
+
+    `headers` are what every answer says besides, of the paths where that is not the usual.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class RequestEnvelope:
         *,
         metrics: Metrics,
         paths: Collection[tuple[str, str]],
+        headers: Mapping[str, Headers],
         fail: Fail,
         stop: Fail,
         clock_s: Callable[[], float],
@@ -40,6 +45,7 @@ class RequestEnvelope:
         self._app = app
         self._metrics = metrics
         self._paths = frozenset(paths)
+        self._headers = headers
         self._fail = fail
         self._stop = stop
         self._clock_s = clock_s
@@ -56,7 +62,8 @@ class RequestEnvelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), request_id.encode())]
+                more = self._headers.get(scope["path"], API_HEADERS)
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER.encode(), request_id.encode()), *more]
             await send(message)
 
         try:

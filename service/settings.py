@@ -4,6 +4,7 @@ The one source of all four; knows nothing about what the values do. Environment 
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,9 +13,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.rates import FORM, read_rate
 from sparsebert.errors import ConfigError
 
 ENV_PREFIX = "SPARSEBERT_"
+ORIGIN = re.compile(r"\*|https?://[^\s/?#@]+")
 METAVARS = {"int": "N", "float": "SECONDS", "Path": "FOLDER"}
 
 
@@ -100,6 +103,21 @@ class Settings(BaseSettings):
         description="Seconds that running requests get to finish after SIGTERM. "
         "Choose less than your process manager waits before it kills.",
     )
+    api_keys: str = Field(
+        default="",
+        description="File with the hashes of API keys, made by `sparsebert key`; empty asks nobody for a key, and lets "
+        "nobody load or unload models over HTTP.",
+    )
+    rate_limit: str = Field(
+        default="",
+        description=f"Texts that a key without a limit of its own may ask for: {FORM}; "
+        "empty sets no limit. Without keys all callers share it.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma list of the origins (`https://example.org`) whose pages may ask from a browser, or `*`; "
+        "empty lets none.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least serious log line that is written."
     )
@@ -107,7 +125,7 @@ class Settings(BaseSettings):
         default=False, description="Load and test every variant, print a table and exit: 0 when all are good, else 1."
     )
 
-    @field_validator("variants", mode="before")
+    @field_validator("variants", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -126,6 +144,18 @@ class Settings(BaseSettings):
                 f"--max-queue-tokens is {self.max_queue_tokens}: it must be at least --max-batch-tokens, "
                 f"{self.max_batch_tokens}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_and_origins_have_their_form(self) -> Self:
+        if self.rate_limit:
+            try:
+                read_rate(self.rate_limit)
+            except ValueError as error:
+                raise ValueError(f"--rate-limit: {error}") from error
+        for origin in self.cors_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"--cors-origins has {origin!r}: it must be `*` or like https://example.org:8443")
         return self
 
     @classmethod

@@ -31,16 +31,17 @@ async def compare_variants(request: Request) -> Response:
     with serving.drain.admitted():
         deadline_s = reach.deadline_s(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
-        asked = parse(CompareRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+        asked = parse(CompareRequest, body, serving.settings.max_request_items)
+        answer = await unless_caller_leaves(request, _answer(request, asked, deadline_s))
     timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
     return reach.json(answer, headers=reach.server_timing(timings))
 
 
-async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+async def _answer(request: Request, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
+    serving = reach.serving(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
     variants = choose_variants(serving, asked)
+    reach.charge(request, len(inputs) * len(variants) * asked.repeats)
     baseline = asked.baseline or choose_baseline(list(variants))
     if baseline not in variants:
         raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")

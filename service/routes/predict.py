@@ -9,7 +9,7 @@ from service.predicting import Predicted, Predictor
 from service.probabilities import top_labels
 from service.routes import reach
 from service.schemas import PredictAnswer, Prediction, PredictRequest, Timings, parse
-from service.serving import Serving, ServingVariant
+from service.serving import ServingVariant
 
 router = APIRouter(tags=["inference"])
 
@@ -27,14 +27,15 @@ async def predict(request: Request) -> Response:
     with serving.drain.admitted():
         deadline_s = reach.deadline_s(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
-        asked = parse(PredictRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+        asked = parse(PredictRequest, body, serving.settings.max_request_items)
+        answer = await unless_caller_leaves(request, _answer(request, asked, deadline_s))
     return reach.json(answer, headers=reach.server_timing([("", answer.timings_ms)]))
 
 
-async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+async def _answer(request: Request, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
+    serving = reach.serving(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
+    reach.charge(request, len(inputs))
     variant = serving.find(asked.model, asked.variant)
     predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)

@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
+from service.gate import BUCKET
+from service.rates import Bucket
 from service.schemas import Timings
 from service.serving import Serving
 
@@ -26,6 +28,13 @@ def deadline_s(request: Request) -> float:
     limit_s = serving(request).settings.request_timeout_s
     wish = request.headers.get(TIMEOUT_HEADER)
     return asyncio.get_running_loop().time() + (limit_s if wish is None else min(limit_s, read_timeout_s(wish)))
+
+
+def charge(request: Request, num_texts: int) -> None:
+    """Take texts from what the caller may ask for; the first was taken when it was let in."""
+    bucket: Bucket | None = request.scope["state"].get(BUCKET)
+    if bucket is not None:
+        bucket.spend(num_texts - 1)
 
 
 def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

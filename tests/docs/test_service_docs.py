@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.app import PATHS, ROUTERS, label_sets, statuses
+from service.gate import is_admin, is_open
 from service.metrics import Metrics, Outcome, Rejection, Stage, VariantFacts
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
@@ -48,6 +49,16 @@ def test_settings() -> None:
 
 def test_routes() -> None:
     assert {code(row[0]) for row in rows("Routes")} == {f"{method} {path}" for method, path in PATHS}
+
+
+def test_who_is_let_in() -> None:
+    table = PAGE.read_text().split("\n### Keys and limits\n")[1].split("| path |")[1].split("\n\n")[0]
+    cells = [re.findall(r"`(.*?)`", line.split(" | ")[0]) for line in table.splitlines()[2:]]
+    closed = [path for _, path in PATHS if not (is_open(path) or is_admin(path))]
+    assert set(cells[0] + cells[1]) == {path for _, path in PATHS if is_open(path)}
+    assert [is_admin(path.replace("...", "x")) for path in cells[2]] == [True, True]
+    assert cells[3:] == [[]]
+    assert "/v1/predict" in closed
 
 
 def test_paths_of_the_metrics_are_the_routes_of_the_app() -> None:

@@ -26,7 +26,7 @@ def test_the_flags_are_pinned() -> None:
     assert list(Settings.model_fields) == [
         "models", "host", "port", "variants", "default_variant", "threads", "batch_threads", "max_batch_tokens",
         "max_queue_items", "max_queue_tokens", "max_request_items", "max_text_characters", "max_body_bytes",
-        "request_timeout_s", "drain_timeout_s", "log_level", "dry_run",
+        "request_timeout_s", "drain_timeout_s", "api_keys", "rate_limit", "cors_origins", "log_level", "dry_run",
     ]  # fmt: skip
 
 
@@ -59,6 +59,17 @@ def test_the_flags_are_pinned() -> None:
                 "--max-queue-items is 10: it must be at least --max-request-items, 256, "
                 "or a full request would never be admitted"
             ),
+        ),
+        (
+            ["--rate-limit", "fast"], {},
+            (
+                "--rate-limit: 'fast' is no rate; write a whole number and a period, such as 100/second, 6000/minute "
+                "or 360000/hour"
+            ),
+        ),
+        (
+            [], {"SPARSEBERT_CORS_ORIGINS": "https://a.example, b.example"},
+            "--cors-origins has 'b.example': it must be `*` or like https://example.org:8443",
         ),
         (
             ["--max-queue-tokens", "100"], {},

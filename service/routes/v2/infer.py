@@ -5,7 +5,6 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
-from service.errors import MalformedError
 from service.inputs import read_inputs
 from service.oip.answering import Answerer, answer
 from service.oip.reading import AskedInference, read_infer
@@ -16,7 +15,6 @@ from service.predicting import Predictor
 from service.routes import reach
 from service.routes.v2.asked import ModelPath, VersionPath, find
 from service.routes.v2.models import MODEL, VERSION
-from service.serving import Serving
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -52,23 +50,21 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
     serving = reach.serving(request)
     with serving.drain.admitted():
         deadline_s = reach.deadline_s(request)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise MalformedError("the body has a Content-Encoding; send it plain")
         limits = serving.settings
         body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s)
         asked = read_infer(body, request.headers.get(HEADER), limits.max_request_items)
         if asked.timeout_s is not None:
             deadline_s = min(deadline_s, asyncio.get_running_loop().time() + asked.timeout_s)
-        work = _answer(serving, model, version, asked, deadline_s)
+        work = _answer(request, model, version, asked, deadline_s)
         return await unless_caller_leaves(request, work)
 
 
 async def _answer(
-    serving: Serving, model: str, version: str | None, asked: AskedInference, deadline_s: float
+    request: Request, model: str, version: str | None, asked: AskedInference, deadline_s: float
 ) -> Response:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+    serving = reach.serving(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
+    reach.charge(request, len(inputs))
     variant = find(serving, model, version, asked.variant)
     predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)

@@ -24,7 +24,7 @@ NOT_ENABLED = (
     "/v2/repository/index",
     summary="List every variant",
     response_model=list[IndexEntry],
-    responses=error_responses(400, 413),
+    responses=error_responses(400, 413, 422),
     openapi_extra=request_body("IndexRequest", required=False),
 )
 async def index(request: Request) -> Response:
