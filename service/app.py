@@ -64,6 +64,7 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
     NotReadyError: Rejection.NOT_READY,
 }
 RETRY_AFTER_S = 1
+REDIRECT = 307  # to a path without the slash at its end
 ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
@@ -152,4 +153,4 @@ def label_sets() -> list[tuple[str, str]]:
 
 def statuses() -> list[int]:
     """Every status that the service answers with."""
-    return sorted({200, 405, *ERROR_STATUS.values()})
+    return sorted({200, REDIRECT, 405, *ERROR_STATUS.values()})

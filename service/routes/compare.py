@@ -8,6 +8,7 @@ from service.asking import read_body, unless_caller_leaves
 from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
 from service.errors import MalformedError
 from service.inputs import read_inputs
+from service.metrics import Metrics, Side, Verdict
 from service.openapi import error_responses, request_body
 from service.predicting import Predicted, Predictor
 from service.routes import reach
@@ -51,6 +52,7 @@ async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) ->
             run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline_s=deadline_s)
             runs[name].append(run)
     comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)
+    _count(serving.metrics, variants, comparison)
     return _told(asked, variants, runs, comparison)
 
 
@@ -64,6 +66,23 @@ def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, Servin
         names = ", ".join(variant.name.variant for variant in chosen) or "none"
         raise MalformedError(f"comparing needs two different variants that are ready, here is {names}")
     return {variant.name.variant: variant for variant in chosen}
+
+
+def _count(metrics: Metrics, variants: dict[str, ServingVariant], comparison: Comparison) -> None:
+    """Each variant beside the baseline; the label of a text counts once, the time of every repeat."""
+    baseline, beside_itself = variants[comparison.baseline].name, comparison.variants[comparison.baseline]
+    for name, beside in comparison.variants.items():
+        if name == comparison.baseline:
+            continue
+        verdicts = {
+            Verdict.AGREE: beside.num_agreeing,
+            Verdict.DISAGREE: comparison.num_texts - beside.num_agreeing,
+        }
+        infer_s = {
+            Side.BASELINE: beside_itself.total_infer_ms / 1000,
+            Side.VARIANT: beside.total_infer_ms / 1000,
+        }
+        metrics.on_compared(baseline, variants[name].name, verdicts, infer_s)
 
 
 def _measured(variant: ServingVariant, runs: list[Predicted]) -> Measured:
