@@ -27,7 +27,6 @@ from service.errors import (
     RequestTimeoutError,
     ServiceError,
     TooManyError,
-    too_late,
 )
 from service.packing import choose_batch
 from service.probabilities import check_logits
@@ -198,7 +197,7 @@ class Batcher:
     def begin(self, taken: Taken, began_s: float) -> "_Job | None":
         """See `Owner`."""
         if taken.late:
-            failure = RequestTimeoutError(too_late(self.name))
+            failure = RequestTimeoutError(f"{self.name} did not answer in time")
             self._in_loop(self._fail, cast("list[Entry]", taken.late), failure, Ending.LATE)
         if not taken.chosen:
             return None

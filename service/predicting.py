@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.deadlines import Deadline
 from service.encoding import Encoding
-from service.errors import MalformedError, RequestTimeoutError, TooLongError, too_late
+from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
 from service.metrics import Stage
 from service.probabilities import softmax
@@ -37,13 +38,13 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """Runs requests on variants; `deadline_s` is in the event loop's time, which is that of the clock."""
+    """Runs requests on variants; the event loop's time is that of the clock."""
 
     clock_s: Callable[[], float]
     tokenizing: Executor
 
     async def predict(
-        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
+        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline: Deadline
     ) -> Predicted:
         """One request to one variant, counted once.
 
@@ -51,10 +52,10 @@ class Predictor:
         """
         with variant.counted():
             try:
-                async with asyncio.timeout_at(deadline_s):
-                    return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline_s)
-            except TimeoutError as error:
-                raise RequestTimeoutError(too_late(variant.name)) from error
+                async with asyncio.timeout_at(deadline.at_s):
+                    return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline.at_s)
+            except (TimeoutError, RequestTimeoutError) as error:
+                raise RequestTimeoutError(deadline.too_late(variant.name)) from error
 
     async def _predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float

@@ -6,13 +6,15 @@ from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
 from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
+from service.deadlines import Deadline
 from service.errors import MalformedError
 from service.inputs import read_inputs
 from service.metrics import Metrics, Side, Verdict
 from service.openapi import error_responses, request_body
 from service.predicting import Predicted, Predictor
 from service.routes import reach
-from service.routes.predict import milliseconds, predictions
+from service.routes.predict import predictions
+from service.routes.reach import milliseconds
 from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Timings, parse
 from service.serving import Serving, ServingVariant
 
@@ -30,15 +32,15 @@ async def compare_variants(request: Request) -> Response:
     """The variants run one after the other, in alternating order over the repeats."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(request)
-        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
+        deadline = reach.deadline(request)
+        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
         asked = parse(CompareRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline))
     timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
     return reach.json(answer, headers=reach.server_timing(timings))
 
 
-async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
+async def _answer(serving: Serving, asked: CompareRequest, deadline: Deadline) -> CompareAnswer:
     limits = serving.settings
     inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variants = choose_variants(serving, asked)
@@ -49,7 +51,7 @@ async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) ->
     runs: dict[str, list[Predicted]] = {name: [] for name in variants}
     for order in alternating(list(variants), asked.repeats):
         for name in order:
-            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline_s=deadline_s)
+            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline=deadline)
             runs[name].append(run)
     comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)
     _count(serving.metrics, variants, comparison)
