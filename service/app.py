@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from service import access
 from service.direct import DirectRoutes
 from service.draining import Drain
 from service.errors import (
@@ -31,7 +32,7 @@ from service.errors import (
     UnknownVariantError,
 )
 from service.metrics import Metrics, Rejection
-from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
+from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
 from service.openapi import describe
 from service.routes import compare, health, metrics, models, page, predict, reach, v2
 from service.schemas import ErrorAnswer
@@ -72,7 +73,9 @@ PATHS = (
 )  # fmt: skip
 
 
-def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None, tracer: Tracer | None = None
+) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already."""
     measured = Metrics(label_sets(), statuses())
     draining = drain or Drain(settings.drain_timeout_s)
@@ -98,7 +101,14 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
         app.include_router(router)
     app.add_middleware(DirectRoutes, routes=direct_routes(), refuse=_on_service_error)
     app.add_middleware(
-        RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
+        RequestEnvelope,
+        metrics=measured,
+        paths=PATHS,
+        fail=_unexpected,
+        stop=_stopping,
+        clock_s=time.monotonic,
+        tracer=tracer,
+        access=access.write if settings.access_log else None,
     )
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from service.errors import (
 )
 from service.packing import choose_batch
 from service.probabilities import check_logits
-from service.tickets import Answer, Batch, Ending, Entry, Ticket
+from service.tickets import Answer, Batch, BatchTimes, Ending, Entry, Ticket
 from service.waiting import BatchLimits, Packing, Queue, Taken
 from service.workers import WorkerPool
 
@@ -163,8 +163,10 @@ class Batcher:
             )
 
     def _finish(self, batch: Batch, rows: list[FloatArray], infer_s: float) -> None:
+        times = BatchTimes(began_s=batch.began_s, infer_s=infer_s, num_items=len(batch.entries))
         for ticket in {entry.ticket: None for entry in batch.entries}:
             ticket.infer_s += infer_s
+            ticket.batches.append(times)
         for entry, row_C in zip(batch.entries, rows, strict=True):
             if self._end(entry, Ending.OK):
                 entry.finish(row_C)

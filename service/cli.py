@@ -9,8 +9,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -20,11 +21,15 @@ from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
 from service.settings import Settings, read_settings
 from service.variants import Catalog, load_catalog, open_engine_with
-from sparsebert.errors import BundleError, ConfigError
+from sparsebert.errors import BundleError, ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from service.tracing import OtelTracer
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 # A batch that was stopped ends within one node of its graph.
 JOIN_S = 5.0
 
@@ -32,7 +37,8 @@ JOIN_S = 5.0
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
-    logging.getLogger().setLevel(settings.log_level.upper())
+    set_up_logs(settings)
+    tracer = open_tracer(settings, os.environ)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.dry_run:
@@ -46,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain)
+        app = create_app(settings, catalog, drain, tracer)
         config = uvicorn.Config(
             app,
             access_log=False,
@@ -65,7 +71,35 @@ def main(arguments: Sequence[str]) -> None:
             raise NotReadyError("workers died again and again; the log says of what")
     finally:
         listener.close()
+        if tracer is not None:
+            tracer.close()
     log.info("stopped")
+
+
+def set_up_logs(settings: Settings) -> None:
+    """What is written, and how."""
+    root = logging.getLogger()
+    root.setLevel(settings.log_level.upper())
+    if settings.log_format == "json":
+        from service.logs import json_formatter  # costs 20 MB where it finds rich
+
+        for handler in root.handlers:
+            handler.setFormatter(json_formatter())
+
+
+def open_tracer(settings: Settings, environment: Mapping[str, str]) -> "OtelTracer | None":
+    """What traces requests, when it is asked for. Raises MissingExtraError."""
+    named = any(environment.get(name) for name in OTLP_VARIABLES)
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not (settings.otlp_endpoint or named):
+        return None
+    try:
+        from service import tracing
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"--otlp-endpoint or {OTLP_VARIABLES[0]} asks for traces, which need: pip install 'sparsebert[otel]' "
+            f"(the package {error.name!r} is missing)"
+        ) from error
+    return tracing.OtelTracer(tracing.sending_to(settings.otlp_endpoint), environment, time.time_ns)
 
 
 class DrainingServer(uvicorn.Server):

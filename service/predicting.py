@@ -17,6 +17,7 @@ from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
 from service.metrics import Stage
 from service.probabilities import softmax
+from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant
 from service.tokenizer import TextInput
 
@@ -38,10 +39,11 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """Runs requests on variants; the event loop's time is that of the clock."""
+    """Runs one request on variants and records what they did; the event loop's time is that of the clock."""
 
     clock_s: Callable[[], float]
     tokenizing: Executor
+    record: RequestRecord
 
     async def predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline: Deadline
@@ -60,16 +62,19 @@ class Predictor:
     async def _predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
     ) -> Predicted:
-        began_s = self.clock_s()
-        manifest = variant.bundle.manifest
+        began_s, manifest = self.clock_s(), variant.bundle.manifest
+        run = VariantRun(
+            model=variant.name.model, variant=variant.name.variant, version=manifest.version, began_s=began_s
+        )
+        self.record.runs.append(run)
         check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
-        encodings = await self._encode(variant, inputs)
+        run.encodings = encodings = await self._encode(variant, inputs)
         variant.metrics.on_encoded(encodings)
         check_not_empty(encodings)
         check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
         variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
-        encoded_s = self.clock_s()
-        answer = await variant.batcher.submit(encodings, deadline_s)
+        run.encoded_s = encoded_s = self.clock_s()
+        run.answer = answer = await variant.batcher.submit(encodings, deadline_s)
         answered_s = self.clock_s()
         probabilities_NC = softmax(answer.logits_NC)
         ended_s = self.clock_s()

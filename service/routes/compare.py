@@ -35,19 +35,18 @@ async def compare_variants(request: Request) -> Response:
         deadline = reach.deadline(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
         asked = parse(CompareRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline))
+        answer = await unless_caller_leaves(request, _answer(serving, asked, reach.predictor(request), deadline))
     timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
     return reach.json(answer, headers=reach.server_timing(timings))
 
 
-async def _answer(serving: Serving, asked: CompareRequest, deadline: Deadline) -> CompareAnswer:
+async def _answer(serving: Serving, asked: CompareRequest, predictor: Predictor, deadline: Deadline) -> CompareAnswer:
     limits = serving.settings
     inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variants = choose_variants(serving, asked)
     baseline = asked.baseline or choose_baseline(list(variants))
     if baseline not in variants:
         raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     runs: dict[str, list[Predicted]] = {name: [] for name in variants}
     for order in alternating(list(variants), asked.repeats):
         for name in order:

@@ -29,15 +29,14 @@ async def predict(request: Request) -> Response:
         deadline = reach.deadline(request)
         body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
         asked = parse(PredictRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline))
+        answer = await unless_caller_leaves(request, _answer(serving, asked, reach.predictor(request), deadline))
     return reach.json(answer, headers=reach.server_timing([("", answer.timings_ms)]))
 
 
-async def _answer(serving: Serving, asked: PredictRequest, deadline: Deadline) -> PredictAnswer:
+async def _answer(serving: Serving, asked: PredictRequest, predictor: Predictor, deadline: Deadline) -> PredictAnswer:
     limits = serving.settings
     inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variant = serving.find(asked.model, asked.variant)
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline=deadline)
     return PredictAnswer(
         model=variant.name.model,

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
 from service.deadlines import Deadline, of_service
-from service.predicting import Predicted
+from service.predicting import Predicted, Predictor
 from service.schemas import Timings
 from service.serving import Serving
 
@@ -17,6 +17,12 @@ def serving(request: Request) -> Serving:
     """The running service."""
     running: Serving = request.app.state.serving
     return running
+
+
+def predictor(request: Request) -> Predictor:
+    """Runs this request on variants."""
+    running = serving(request)
+    return Predictor(clock_s=running.clock_s, tokenizing=running.tokenizing, record=request.state.record)
 
 
 def deadline(request: Request) -> Deadline:

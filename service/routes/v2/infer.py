@@ -62,16 +62,21 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
         if asked.timeout_s is not None:
             now_s = asyncio.get_running_loop().time()
             deadline = deadline.or_sooner(now_s, asked.timeout_s, "parameter timeout")
-        return await unless_caller_leaves(request, _answer(serving, model, version, asked, deadline))
+        work = _answer(serving, model, version, asked, reach.predictor(request), deadline)
+        return await unless_caller_leaves(request, work)
 
 
 async def _answer(
-    serving: Serving, model: str, version: str | None, asked: AskedInference, deadline: Deadline
+    serving: Serving,
+    model: str,
+    version: str | None,
+    asked: AskedInference,
+    predictor: Predictor,
+    deadline: Deadline,
 ) -> Response:
     limits = serving.settings
     inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
     variant = find(serving, model, version, asked.variant)
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline=deadline)
     manifest = variant.bundle.manifest
     who = Answerer(model=model, variant=variant.name.variant, bundle_version=manifest.version, labels=manifest.labels)
