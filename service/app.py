@@ -94,6 +94,8 @@ def create_app(
         version=__version__,
         description="Text classification with dense and sparse variants of a model, side by side.",
         lifespan=lifespan,
+        # Its own would see but a part of the requests, and nothing of what they wait for.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from service.app import create_app
+from service.bundles import OpenEngine
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
@@ -38,17 +39,22 @@ def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
     set_up_logs(settings)
-    tracer = open_tracer(settings, os.environ)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.dry_run:
         _dry_run(settings)
-        return
+    else:
+        serve(settings, open_engine_with(settings))
+
+
+def serve(settings: Settings, open_engine: OpenEngine) -> None:
+    """Load all, listen, and answer until a signal, or until what computes died for good."""
+    tracer = open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
-        catalog = _load(settings)
+        catalog = load_catalog(settings, open_engine, time.monotonic)
         listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
@@ -169,10 +175,6 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
     )
 
 
-def _load(settings: Settings) -> Catalog:
-    return load_catalog(settings, open_engine_with(settings), time.monotonic)
-
-
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
     for row in table(catalog):
         log.info(row)
@@ -181,7 +183,7 @@ def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
 
 
 def _dry_run(settings: Settings) -> None:
-    catalog = _load(settings)
+    catalog = load_catalog(settings, open_engine_with(settings), time.monotonic)
     sys.stdout.write("\n".join(table(catalog)) + f"\nONNX Runtime {RUNTIME_VERSION}\n")
     if catalog.failed:
         raise BundleError(

@@ -118,6 +118,5 @@ def test_lines_beside_requests(read: Read) -> None:
 
 
 def test_a_line_to_be_read() -> None:
-    assert (
-        str(AccessLine(method="POST", status=200, duration_ms=1.5)) == "request method=POST status=200 duration_ms=1.5"
-    )
+    line = AccessLine(method="POST", status=200, duration_ms=1.5)
+    assert str(line) == "request method=POST status=200 duration_ms=1.5"

@@ -148,11 +148,11 @@ def test_nothing_is_traced_unless_asked_for(client: TestClient) -> None:
 
 
 def test_asked_for_without_the_extra() -> None:
-    code = "import sys; sys.modules['opentelemetry.sdk'] = None; from sparsebert.cli import main; main()"
+    code = "import sys; sys.modules['opentelemetry.sdk.trace'] = None; from sparsebert.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", "--otlp-endpoint", "http://localhost:4318"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr == (
         "sparsebert serve: --otlp-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT asks for traces, which need: "
-        "pip install 'sparsebert[otel]' (the package 'opentelemetry.sdk' is missing)\n"
+        "pip install 'sparsebert[otel]' (the package 'opentelemetry.sdk.trace' is missing)\n"
     )
