@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,9 @@ class DrainingServer(uvicorn.Server):
         if self._drain.draining:
             self.should_exit = True
         else:
-            log.info("stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight)
+            # A signal may be handled in the midst of a request, of which the line is none.
+            told = "stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight
+            Context().run(log.info, *told)
         self._drain.begin(time.monotonic())
 
     async def on_tick(self, counter: int) -> bool:

@@ -207,8 +207,11 @@ def test_json_logs_and_traces(models_folder: Path) -> None:
             lines = [json.loads(line) for line in process.stderr]
             assert process.wait(timeout=60) == 0
         collector.shutdown()
-    request, stopping, stopped = lines
+    # The signal may come before the line of the answered request.
+    [request] = [line for line in lines if line["event"] == "request"]
+    stopping, stopped = [line for line in lines if line is not request]
     assert (request["event"], request["status"], request["tokens"]) == ("request", 200, 5)
+    assert "request_id" not in stopping
     assert (stopping["event"], stopped["event"]) == ("stopping on SIGTERM: 0 requests in flight", "stopped")
     [(path, body)] = Collector.sent
     assert path == "/v1/traces"
