@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
+from service import access
 from service.asking import TIMEOUT_HEADER
 from service.direct import DirectRoutes
 from service.draining import Drain
@@ -43,7 +44,7 @@ from service.gate import Gate
 from service.headers import headers_by_path
 from service.keys import KeyRing, read_keys
 from service.metrics import Metrics, Rejection
-from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
+from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
 from service.oip.tensors import HEADER
 from service.openapi import describe
 from service.rates import read_rate
@@ -84,6 +85,7 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
 # What pages of other origins may send and read, where --cors-origins lets them.
 CORS_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", TIMEOUT_HEADER, HEADER)
 CORS_READ = ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id", HEADER)
+REDIRECT = 307  # to a path without the slash at its end
 ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
@@ -92,7 +94,11 @@ PATHS = (
 
 
 def create_app(
-    settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None, ring: KeyRing | None = None
+    settings: Settings,
+    catalog: Catalog | None = None,
+    drain: Drain | None = None,
+    ring: KeyRing | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
 
@@ -116,10 +122,10 @@ def create_app(
         version=__version__,
         description="Text classification with dense and sparse variants of a model, side by side.",
         lifespan=lifespan,
+        # Its own would see but a part of the requests, and look at the environment for each.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
-        # It would look at the environment for every request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for router in ROUTERS:
         app.include_router(router)
@@ -148,6 +154,8 @@ def create_app(
             fail=_unexpected,
             stop=_stopping,
             clock_s=time.monotonic,
+            tracer=tracer,
+            access=access.write if settings.access_log else None,
         )
 
     app.build_middleware_stack = outermost  # type: ignore[method-assign]
@@ -226,4 +234,4 @@ def label_sets() -> list[tuple[str, str]]:
 
 def statuses() -> list[int]:
     """Every status that the service answers with."""
-    return sorted({200, 405, *ERROR_STATUS.values()})
+    return sorted({200, REDIRECT, 405, *ERROR_STATUS.values()})

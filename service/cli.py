@@ -10,12 +10,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from service.app import create_app, load_keys
+from service.bundles import OpenEngine
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
@@ -23,12 +26,16 @@ from service.errors import NotReadyError
 from service.memory import keep_from_collection
 from service.settings import Settings, read_settings
 from service.variants import Catalog, load_catalog, open_engine_with
-from sparsebert.errors import BundleError, ConfigError
+from sparsebert.errors import BundleError, ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from service.tracing import OtelTracer
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 TICKS_A_SECOND = 10
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 # A batch that was stopped ends within one node of its graph.
 JOIN_S = 5.0
 
@@ -36,22 +43,27 @@ JOIN_S = 5.0
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
-    logging.getLogger().setLevel(settings.log_level.upper())
+    set_up_logs(settings)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    ring = load_keys(settings)
     if settings.dry_run:
         _dry_run(settings)
-        return
+    else:
+        serve(settings, open_engine_with(settings))
+
+
+def serve(settings: Settings, open_engine: OpenEngine) -> None:
+    """Load all, listen, and answer until a signal, or until what computes died for good."""
+    ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
-        catalog = _load(settings)
+        catalog = load_catalog(settings, open_engine, time.monotonic)
         listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain, ring)
+        app = create_app(settings, catalog, drain, ring, tracer)
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -78,7 +90,35 @@ def main(arguments: Sequence[str]) -> None:
             raise NotReadyError("workers died again and again; the log says of what")
     finally:
         listener.close()
+        if tracer is not None:
+            tracer.close()
     log.info("stopped")
+
+
+def set_up_logs(settings: Settings) -> None:
+    """What is written, and how."""
+    root = logging.getLogger()
+    root.setLevel(settings.log_level.upper())
+    if settings.log_format == "json":
+        from service.logs import json_formatter  # costs 20 MB where it finds rich
+
+        for handler in root.handlers:
+            handler.setFormatter(json_formatter())
+
+
+def open_tracer(settings: Settings, environment: Mapping[str, str]) -> "OtelTracer | None":
+    """What traces requests, when it is asked for. Raises MissingExtraError."""
+    named = any(environment.get(name) for name in OTLP_VARIABLES)
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not (settings.otlp_endpoint or named):
+        return None
+    try:
+        from service import tracing
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"--otlp-endpoint or {OTLP_VARIABLES[0]} asks for traces, which need: pip install 'sparsebert[otel]' "
+            f"(the package {error.name!r} is missing)"
+        ) from error
+    return tracing.OtelTracer(tracing.sending_to(settings.otlp_endpoint), environment, time.time_ns)
 
 
 class DrainingServer(uvicorn.Server):
@@ -108,7 +148,9 @@ class DrainingServer(uvicorn.Server):
         if self._drain.draining:
             self.should_exit = True
         else:
-            log.info("stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight)
+            # A signal may be handled in the midst of a request, of which the line is none.
+            told = "stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight
+            Context().run(log.info, *told)
         self._drain.begin(time.monotonic())
 
     async def on_tick(self, counter: int) -> bool:
@@ -153,10 +195,6 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
     )
 
 
-def _load(settings: Settings) -> Catalog:
-    return load_catalog(settings, open_engine_with(settings), time.monotonic)
-
-
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
     for row in table(catalog):
         log.info(row)
@@ -165,7 +203,8 @@ def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
 
 
 def _dry_run(settings: Settings) -> None:
-    catalog = _load(settings)
+    load_keys(settings)
+    catalog = load_catalog(settings, open_engine_with(settings), time.monotonic)
     sys.stdout.write("\n".join(table(catalog)) + f"\nONNX Runtime {RUNTIME_VERSION}\n")
     if catalog.failed:
         raise BundleError(

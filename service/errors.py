@@ -28,11 +28,6 @@ from sparsebert.errors import SparseBertError
 STOPPING = "the service is stopping; send the request to another replica or try again later"
 
 
-def too_late(name: object) -> str:
-    """The sentence of a RequestTimeoutError."""
-    return f"{name} did not answer in time; send fewer texts at a time, or allow more time"
-
-
 class ServiceError(SparseBertError):
     """Base of every error that the service raises on purpose."""
 

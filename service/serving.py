@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
 from service.draining import Drain
+from service.engine import RUNTIME_VERSION
 from service.errors import ClientGoneError, NotReadyError, OverloadError, RequestError, RequestTimeoutError
 from service.metrics import Metrics, Outcome, VariantFacts, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
@@ -19,6 +20,7 @@ from service.settings import Settings
 from service.variants import Catalog, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
+from sparsebert.manifest import MODEL_FILE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,6 +125,8 @@ class Serving:
             version=manifest.version,
             precision=manifest.precision,
             provider=bundle.engine.provider,
+            sha256=manifest.files[MODEL_FILE].sha256,
+            ort=RUNTIME_VERSION,
             load_s=bundle.load_s,
             memory_bytes=bundle.memory_bytes,
             file_bytes=bundle.file_bytes,

@@ -121,6 +121,20 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least serious log line that is written."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: to be read, or as JSON objects for a log collector."
+    )
+    access_log: bool = Field(
+        default=False,
+        description="Log a line for each request, but for probes and `/metrics`: who answered, sizes and times, "
+        "never a text.",
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        description="Base URL of an OpenTelemetry collector that gets traces (OTLP over HTTP, as "
+        "`http://localhost:4318`); empty takes OTEL_EXPORTER_OTLP_ENDPOINT, and without that there are none. "
+        "Needs `sparsebert[otel]`.",
+    )
     dry_run: bool = Field(
         default=False, description="Load and test every variant, print a table and exit: 0 when all are good, else 1."
     )
@@ -156,6 +170,15 @@ class Settings(BaseSettings):
         for origin in self.cors_origins:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(f"--cors-origins has {origin!r}: it must be `*` or like https://example.org:8443")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoint_is_an_address(self) -> Self:
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError(
+                f"--otlp-endpoint is {self.otlp_endpoint!r}: it must begin with http:// or https://, "
+                "as http://localhost:4318"
+            )
         return self
 
     @classmethod

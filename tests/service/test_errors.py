@@ -226,7 +226,10 @@ def test_a_late_answer_is_504(models_folder: Path) -> None:
         response = client.post("/v1/predict", json={"inputs": "good", "variant": "dense"})
         gate.opened.set()
         assert response.status_code == 504
-        assert "did not answer in time" in response.json()["error"]
+        assert response.json()["error"] == (
+            "reviews/dense did not answer within 0.05 s, the service's --request-timeout-s; "
+            "send fewer texts at a time, or have it raised"
+        )
         assert 'outcome="timeout",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
         assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
 
@@ -239,7 +242,8 @@ def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> No
         gate.opened.set()
         assert response.status_code == 504
         assert response.json()["error"] == (
-            "reviews/dense did not answer in time; send fewer texts at a time, or allow more time"
+            "reviews/dense did not answer within 0.05 s, the request's own X-Request-Timeout-Ms; "
+            "send fewer texts at a time, or allow more time"
         )
         assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
 

@@ -26,7 +26,8 @@ def test_the_flags_are_pinned() -> None:
     assert list(Settings.model_fields) == [
         "models", "host", "port", "variants", "default_variant", "threads", "batch_threads", "max_batch_tokens",
         "max_queue_items", "max_queue_tokens", "max_request_items", "max_text_characters", "max_body_bytes",
-        "request_timeout_s", "drain_timeout_s", "api_keys", "rate_limit", "cors_origins", "log_level", "dry_run",
+        "request_timeout_s", "drain_timeout_s", "api_keys", "rate_limit", "cors_origins", "log_level", "log_format",
+        "access_log", "otlp_endpoint", "dry_run",
     ]  # fmt: skip
 
 
@@ -74,6 +75,10 @@ def test_the_flags_are_pinned() -> None:
         (
             ["--max-queue-tokens", "100"], {},
             "--max-queue-tokens is 100: it must be at least --max-batch-tokens, 512",
+        ),
+        (
+            ["--otlp-endpoint", "collector:4318"], {},
+            "--otlp-endpoint is 'collector:4318': it must begin with http:// or https://, as http://localhost:4318",
         ),
     ],
 )  # fmt: skip
