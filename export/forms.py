@@ -20,11 +20,11 @@ class Form:
     `layout`: linear layers compute all positions of the batch, or only real tokens (padding is taken out before the
     first layer and put back for the attention alone). `projections`: queries, keys and values are one product, three,
     or inside the attention operator. `last`: the last attention, which has one query for each text, projects keys and
-    values, or does without. `attention`: one fused operator, or standard operators of ONNX. `mask`: attention is told which positions are tokens, or how many each text has and where
-    it begins, which fused CUDA kernels want. `products`: biases and residuals go into the matrix product (Gemm), or
-    are added after it (integer products take a bias, but no residual, whatever is said here). `norms`: Add then
-    LayerNormalization, or one fused operator. `gelu`: by the error function, or by tanh, which is within 0.0005 of it
-    and for integers less than a step.
+    values, or does without. `attention`: one fused operator, or standard operators of ONNX. `mask`: attention is told
+    which positions are tokens, or how many each text has and where it begins, which fused CUDA kernels want.
+    `products`: biases and residuals go into the matrix product (Gemm), or are added after it (integer products take a
+    bias, but no residual, whatever is said here). `norms`: Add then LayerNormalization, or one fused operator. `gelu`:
+    by the error function, or by tanh, which is within 0.0005 of it and for integers less than a step.
     """
 
     layout: Literal["padded", "packed"]

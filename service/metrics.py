@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
@@ -63,6 +64,7 @@ class VariantFacts:
     load_s: float
     memory_bytes: int
     file_bytes: int
+    gpu_memory_bytes: int | None = None
 
 
 class Metrics:
@@ -106,10 +108,13 @@ class Metrics:
         )
         self._memory = self._gauge(
             "model_memory_bytes",
-            "Size of the variant: growth of the process at load, and its graph file.",
+            "Size of the variant: growth of the process and of the GPU's used memory at load, and its graph file.",
             (*of_variant, "kind"),
         )
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
+        self._gpu_memory = self._gauge(
+            "gpu_memory_used_bytes", "Used memory of the GPU, by everybody and by this process.", ("device", "scope")
+        )
         for reason in Rejection:
             self._rejections.labels(reason.value)
         # Looking up a child by its labels costs more than counting.
@@ -146,12 +151,18 @@ class Metrics:
         self._load_seconds.labels(*labels).set(facts.load_s)
         self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
         self._memory.labels(*labels, "file").set(facts.file_bytes)
+        if facts.gpu_memory_bytes is not None:
+            self._memory.labels(*labels, "gpu_load_delta").set(facts.gpu_memory_bytes)
         self._ready.labels(*labels).set(1)
         return VariantMetrics(self, facts.name, facts.version)
 
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""
         self._ready.labels(name.model, name.variant).set(int(ready))
+
+    def set_gpu_memory(self, device: str, used_bytes: int | None, *, scope: Literal["device", "process"]) -> None:
+        """How much memory of a GPU is used now; NaN where NVML does not tell."""
+        self._gpu_memory.labels(device, scope).set(float("nan") if used_bytes is None else used_bytes)
 
     def render(self, resident_bytes: int) -> bytes:
         """The text that Prometheus reads."""

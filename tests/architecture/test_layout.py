@@ -70,6 +70,7 @@ def test_the_service_uses_the_contract_and_its_own_packages():
     others = {name.split(".")[0] for name in imported("service")} - set(sys.stdlib_module_names) - {"service"}
     assert others == {
         "fastapi", "numpy", "onnxruntime", "prometheus_client", "psutil", "pydantic",
+        "pynvml",
         "pydantic_settings", "sparsebert", "starlette", "tokenizers", "uvicorn",
     }  # fmt: skip
 

@@ -232,5 +232,6 @@ def test_a_bundle_for_another_processor_is_refused(write_bundle, tmp_path):
 
 def test_a_bundle_for_gpus_is_refused_on_the_cpu(write_bundle, tmp_path):
     folder = write_bundle(tmp_path, precision="fp16")
+    opener = open_engine_with(Settings(models=tmp_path, threads=1))
     with pytest.raises(BundleError, match="fp16, for GPUs, .*; export fp32 or int8"):
-        open_bundle(folder, lambda graph: OnnxEngine(graph, threads=1), max_batch_tokens=64, clock_s=lambda: 0.0)
+        open_bundle(folder, opener, max_batch_tokens=64, clock_s=lambda: 0.0)
