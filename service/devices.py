@@ -31,6 +31,8 @@ WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
 GPU_WORKERS = 2
 # A GPU is idle in small batches. Not measured: none was at hand.
 MAX_BATCH_TOKENS: Mapping[DeviceName, int] = {"cpu": 512, "cuda": 16_384, "tensorrt": 16_384, "openvino": 512}
+# What is compiled may be kept in a folder.
+CACHING: frozenset[DeviceName] = frozenset({"tensorrt", "openvino"})
 # Integers about shapes, which the providers for GPUs leave to the CPU on purpose.
 SHAPE_OPERATORS = frozenset(
     {"Add", "Cast", "Concat", "Expand", "Gather", "Mul", "Range", "Reshape", "Shape", "Squeeze", "Unsqueeze"}

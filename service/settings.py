@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.devices import MAX_BATCH_TOKENS, Device, DeviceName
+from service.devices import CACHING, MAX_BATCH_TOKENS, Device, DeviceName
 from sparsebert.errors import ConfigError
 
 ENV_PREFIX = "SPARSEBERT_"
@@ -140,9 +140,13 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _only_gpus_have_numbers(self) -> Self:
+    def _fits_the_device(self) -> Self:
         if self.device_id and not Device(self.device).on_gpu:
             raise ValueError(f"--device-id is {self.device_id}, and --device {self.device} has only 0; leave it out")
+        if self.device_cache and self.device not in CACHING:
+            raise ValueError(
+                f"--device-cache is {self.device_cache!r}, and --device {self.device} keeps nothing; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

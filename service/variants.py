@@ -75,13 +75,16 @@ def _open_engine(graph: Path, *, settings: Settings, device: Device, gpu: GpuMem
         threads=settings.batch_threads or available_cpus(),
         max_tokens=settings.max_batch_tokens,
         max_length=manifest.max_sequence_length,
-        cache=_cache(settings, manifest),
+        cache=cache_folder(settings, manifest),
     )
     return OnnxEngine(graph, threads=settings.batch_threads or num_workers(settings), device=device, work=work, gpu=gpu)
 
 
-def _cache(settings: Settings, manifest: Manifest) -> str:
-    """A folder of the graph's own: TensorRT would take an engine of other weights when the names are the same."""
+def cache_folder(settings: Settings, manifest: Manifest) -> str:
+    """A folder of the graph's own, made if need be; empty when nothing is kept. Raises ConfigError.
+
+    TensorRT would take an engine of other weights when the names in both graphs are the same.
+    """
     if not settings.device_cache:
         return ""
     folder = Path(settings.device_cache) / manifest.files[MODEL_FILE].sha256[:16]

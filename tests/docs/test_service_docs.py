@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.app import PATHS, ROUTERS, label_sets, statuses
+from service.devices import EXTRAS
 from service.metrics import Metrics, Outcome, Rejection, Stage, VariantFacts
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
@@ -46,6 +47,10 @@ def test_settings() -> None:
     assert written == expected
 
 
+def test_devices() -> None:
+    assert {code(row[0]): code(row[1]) for row in rows("Devices")} == dict(EXTRAS)
+
+
 def test_routes() -> None:
     assert {code(row[0]) for row in rows("Routes")} == {f"{method} {path}" for method, path in PATHS}
 
@@ -73,6 +78,7 @@ def test_metrics() -> None:
             file_bytes=1,
         )
     )
+    metrics.set_gpu_memory("cuda:0", 1, scope="device")
     expected = {}
     for family in metrics.registry.collect():
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")

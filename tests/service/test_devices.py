@@ -169,6 +169,7 @@ def test_settings_follow_the_device() -> None:
     [
         (["--device", "gpu"], "--device .* is 'gpu': it must be one of cpu, cuda, tensorrt, openvino"),
         (["--device-id", "1"], "--device-id is 1, and --device cpu has only 0"),
+        (["--device-cache", "kept"], "--device-cache is 'kept', and --device cpu keeps nothing"),
     ],
 )
 def test_bad_devices_are_refused(words, sentence) -> None:
