@@ -171,7 +171,10 @@ class OnnxEngine:
         if self._device.name == "cpu":
             return 0
         if self.provider != self._device.provider:
-            raise BundleError(f"{graph} was not opened by {self._device.provider}; start again with --log-level debug")
+            raise BundleError(
+                f"{graph} was opened by {self.provider} in place of {self._device.provider}; start again, or serve it "
+                "with --device cpu"
+            )
         placements = [
             Placement(node.op_type, part.ep_name)
             for part in self._session.get_provider_graph_assignment_info()
@@ -273,9 +276,11 @@ def _load_libraries(device: Device) -> None:
 
 def _reason(device: Device) -> str:
     """What the loader says of the provider's library; empty when nothing. ONNX Runtime only logs it."""
-    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{device.name}.so"
+    folder = Path(ort.__file__).parent / "capi"
     try:
-        ctypes.CDLL(str(library))
+        # Its symbols are what the other needs, as when ONNX Runtime itself loads both.
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{device.name}.so"))
     except OSError as error:
         return str(error)
     return ""

@@ -80,7 +80,9 @@ def test_a_provider_that_is_built_in_and_does_not_start_ends_the_start(monkeypat
     """As onnxruntime-gpu without CUDA's libraries does: the session that it gives is one on the CPU."""
     monkeypatch.setattr(engines.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
-    with pytest.raises(ConfigError, match="CUDAExecutionProvider cannot start .*libonnxruntime_providers_cuda.*"):
+    with pytest.raises(
+        ConfigError, match=r"CUDAExecutionProvider cannot start \(.*libonnxruntime_providers_\w+\.so.*\); pip"
+    ):
         prepare(CUDA, {"onnxruntime-gpu": "1.31.1"}, TwoGpus())
 
 
@@ -88,7 +90,7 @@ def test_a_session_on_another_provider_is_no_answer(
     tmp_path: Path, write_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
-    with pytest.raises(BundleError, match="was not opened by CUDAExecutionProvider"):
+    with pytest.raises(BundleError, match="opened by CPUExecutionProvider in place of CUDAExec"):
         OnnxEngine(write_bundle(tmp_path) / "model.onnx", threads=1, device=CUDA)
 
 
