@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from service.app import create_app, load_keys
-from service.bundles import OpenEngine
+from service.bundles import LoadedBundle, OpenEngine
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
 from service.memory import keep_from_collection
 from service.settings import Settings, read_settings
-from service.variants import Catalog, load_catalog, open_engine_with
+from service.variants import Catalog, device_of, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
     for row in table(catalog):
         log.info(row)
+    log.info(_computes(settings))
     address = f"http://{settings.host}:{port}"
     log.info("serving on %s/ (API %s/docs, metrics %s/metrics)", address, address, address)
 
@@ -205,12 +206,17 @@ def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
 def _dry_run(settings: Settings) -> None:
     load_keys(settings)
     catalog = load_catalog(settings, open_engine_with(settings), time.monotonic)
-    sys.stdout.write("\n".join(table(catalog)) + f"\nONNX Runtime {RUNTIME_VERSION}\n")
+    sys.stdout.write("\n".join(table(catalog)) + f"\n{_computes(settings)}\n")
     if catalog.failed:
         raise BundleError(
             f"{len(catalog.failed)} of {len(catalog.names)} variants failed, the first because: "
             f"{catalog.failed[0].error}"
         )
+
+
+def _computes(settings: Settings) -> str:
+    device = device_of(settings)
+    return f"computed by ONNX Runtime {RUNTIME_VERSION} on {device} ({device.provider})"
 
 
 def table(catalog: Catalog) -> list[str]:
@@ -222,6 +228,12 @@ def table(catalog: Catalog) -> list[str]:
         rows[bundle.name] = (
             f"ready   {bundle.manifest.precision}  {size.parameters / 1e6:6.1f} M parameters  "
             f"{size.encoder_sparsity:4.0%} sparse  file {bundle.file_bytes / 1e6:6.1f} MB  "
-            f"memory {bundle.memory_bytes / 1e6:6.1f} MB  loaded in {bundle.load_s:.2f} s"
+            f"memory {bundle.memory_bytes / 1e6:6.1f} MB  {_beside(bundle)}loaded in {bundle.load_s:.2f} s"
         )
     return [f"{'*' if name == catalog.default else ' '} {name!s:<{width}}  {rows[name]}" for name in catalog.names]
+
+
+def _beside(bundle: LoadedBundle) -> str:
+    """What there is to say of a device beside the CPU."""
+    gpu = "" if bundle.gpu_memory_bytes is None else f"on the GPU {bundle.gpu_memory_bytes / 1e6:6.1f} MB  "
+    return gpu + (f"{bundle.engine.nodes_on_cpu} nodes on the CPU  " if bundle.engine.nodes_on_cpu else "")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -88,6 +89,7 @@ class VariantFacts:
     load_s: float
     memory_bytes: int
     file_bytes: int
+    gpu_memory_bytes: int | None = None
 
 
 class Metrics:
@@ -134,10 +136,13 @@ class Metrics:
         )
         self._memory = self._gauge(
             "model_memory_bytes",
-            "Size of the variant: growth of the process at load, and its graph file.",
+            "Size of the variant: growth of the process and of the GPU's used memory at load, and its graph file.",
             (*of_variant, "kind"),
         )
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
+        self._gpu_memory = self._gauge(
+            "gpu_memory_used_bytes", "Used memory of the GPU, by everybody and by this process.", ("device", "scope")
+        )
         self._pairs = self._counter(
             "experiment_pairs", "Texts of compares, by whether both give them the same label.", (*of_pair, "result")
         )
@@ -181,6 +186,8 @@ class Metrics:
         self._load_seconds.labels(*labels).set(facts.load_s)
         self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
         self._memory.labels(*labels, "file").set(facts.file_bytes)
+        if facts.gpu_memory_bytes is not None:
+            self._memory.labels(*labels, "gpu_load_delta").set(facts.gpu_memory_bytes)
         self._ready.labels(*labels).set(1)
         for other in self._variants - {facts.name}:
             self._begin_pair(facts.name, other)
@@ -208,6 +215,10 @@ class Metrics:
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""
         self._ready.labels(name.model, name.variant).set(int(ready))
+
+    def set_gpu_memory(self, device: str, used_bytes: int | None, *, scope: Literal["device", "process"]) -> None:
+        """How much memory of a GPU is used now; NaN where NVML does not tell."""
+        self._gpu_memory.labels(device, scope).set(float("nan") if used_bytes is None else used_bytes)
 
     def render(self, resident_bytes: int) -> bytes:
         """The text that Prometheus reads."""

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.devices import CACHING, MAX_BATCH_TOKENS, Device, DeviceName
 from service.rates import FORM, read_rate
 from sparsebert.errors import ConfigError
 
@@ -39,6 +40,22 @@ class Settings(BaseSettings):
         description="Comma list of the variants to load (`sparse` or `model/sparse`); empty loads all. "
         "Name fewer to save memory.",
     )
+    device: DeviceName = Field(
+        default="cpu",
+        description="What computes: the CPU, an NVIDIA GPU through CUDA or TensorRT, or an Intel CPU through OpenVINO. "
+        "Each needs its own extra. What it cannot compute is refused, never moved to the CPU.",
+    )
+    device_id: int = Field(
+        default=0,
+        ge=0,
+        le=255,
+        description="Which of the GPUs that this process may use; other devices have only 0.",
+    )
+    device_cache: str = Field(
+        default="",
+        description="Folder in which TensorRT keeps the engines that it builds, and OpenVINO what it compiles; empty "
+        "keeps nothing, and every start builds anew, which takes TensorRT minutes.",
+    )
     default_variant: str = Field(
         default="",
         description="Variant (`sparse` or `model/sparse`) that answers when a request names none; "
@@ -49,21 +66,24 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="Batches that are computed at the same time; 0 takes the CPUs this process may use (affinity and "
-        "container quota). Choose fewer when other work shares the machine.",
+        "container quota), or 2 when a GPU computes: one is computed while the next is made ready. Choose fewer when "
+        "other work shares the machine.",
     )
     batch_threads: int = Field(
         default=0,
         ge=0,
         le=256,
-        description="Threads that one batch may use; 0 takes as many as --threads. "
+        description="Threads that one batch may use on the CPU; 0 takes as many as --threads. "
         "More answer a lone text sooner, 1 answers more texts a second while there is always work.",
     )
     max_batch_tokens: int = Field(
-        default=512,
-        ge=8,
+        default=0,
+        validate_default=True,
+        ge=0,
         le=1_000_000,
-        description="Tokens of one batch, padding included; at least the longest text of every bundle. "
-        "Lower it for shorter waits behind a batch and less memory, raise it for more texts a second.",
+        description="Tokens of one batch, padding included; at least the longest text of every bundle. 0 takes 512, "
+        "or 16384 when a GPU computes. Lower it for shorter waits behind a batch and less memory, raise it for more "
+        "texts a second.",
     )
     max_queue_items: int = Field(
         default=1024,
@@ -139,12 +159,27 @@ class Settings(BaseSettings):
         default=False, description="Load and test every variant, print a table and exit: 0 when all are good, else 1."
     )
 
+    @field_validator("max_batch_tokens")
+    @classmethod
+    def _as_many_as_the_device_likes(cls, value: int, given: ValidationInfo) -> int:
+        return value or MAX_BATCH_TOKENS[given.data.get("device", "cpu")]
+
     @field_validator("variants", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip())
         return value
+
+    @model_validator(mode="after")
+    def _fits_the_device(self) -> Self:
+        if self.device_id and not Device(self.device).on_gpu:
+            raise ValueError(f"--device-id is {self.device_id}, and --device {self.device} has only 0; leave it out")
+        if self.device_cache and self.device not in CACHING:
+            raise ValueError(
+                f"--device-cache is {self.device_cache!r}, and --device {self.device} keeps nothing; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _queue_holds_one_request(self) -> Self:

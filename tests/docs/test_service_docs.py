@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.app import PATHS, REDIRECT, ROUTERS, label_sets, statuses
+from service.devices import EXTRAS
 from service.gate import is_admin, is_open
 from service.metrics import Metrics, Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
@@ -45,6 +46,10 @@ def test_settings() -> None:
     }
     written = {code(row[0]): [code(row[1]), code(row[2]), row[3].removesuffix(" |")] for row in rows("Settings")}
     assert written == expected
+
+
+def test_devices() -> None:
+    assert {code(row[0]): code(row[1]) for row in rows("Devices")} == dict(EXTRAS)
 
 
 def test_routes() -> None:
@@ -87,6 +92,7 @@ def test_metrics() -> None:
                 file_bytes=1,
             )
         )
+    metrics.set_gpu_memory("cuda:0", 1, scope="device")
     expected = {}
     for family in metrics.registry.collect():
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")

@@ -72,7 +72,7 @@ def test_the_metadata_of_a_model(client: TestClient) -> None:
         ],
         "properties": {
             "variant": "dense", "bundle_version": "0123456789ab", "labels": '["negative", "positive"]',
-            "precision": "fp32", "provider": "CPUExecutionProvider", "max_sequence_length": "16",
+            "precision": "fp32", "provider": "CPUExecutionProvider", "nodes_on_cpu": "0", "max_sequence_length": "16",
             "encoder_sparsity": "0.5",
         },
     }  # fmt: skip

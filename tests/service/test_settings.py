@@ -24,7 +24,8 @@ def test_flags_win_over_the_environment() -> None:
 
 def test_the_flags_are_pinned() -> None:
     assert list(Settings.model_fields) == [
-        "models", "host", "port", "variants", "default_variant", "threads", "batch_threads", "max_batch_tokens",
+        "models", "host", "port", "variants", "device", "device_id", "device_cache", "default_variant",
+        "threads", "batch_threads", "max_batch_tokens",
         "max_queue_items", "max_queue_tokens", "max_request_items", "max_text_characters", "max_body_bytes",
         "request_timeout_s", "drain_timeout_s", "api_keys", "rate_limit", "cors_origins", "log_level", "log_format",
         "access_log", "otlp_endpoint", "dry_run",
