@@ -20,6 +20,7 @@ from service.errors import (
     ClientGoneError,
     DrainingError,
     EngineError,
+    LoadError,
     MalformedError,
     NotEnabledError,
     NotReadyError,
@@ -30,10 +31,11 @@ from service.errors import (
     TooManyError,
     UnknownVariantError,
 )
+from service.loading import Loader
 from service.metrics import Metrics, Rejection
 from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
 from service.openapi import describe
-from service.routes import compare, health, metrics, models, page, predict, reach, v2
+from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
 from service.schemas import ErrorAnswer
 from service.serving import Serving
 from service.settings import Settings
@@ -46,6 +48,7 @@ ERROR_STATUS: dict[type[ServiceError], int] = {
     MalformedError: 400,
     NotEnabledError: 403,
     UnknownVariantError: 404,
+    LoadError: 409,
     BodyTooLargeError: 413,
     TooLongError: 422,
     TooManyError: 422,
@@ -64,25 +67,43 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
     NotReadyError: Rejection.NOT_READY,
 }
 RETRY_AFTER_S = 1
-ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
+ROUTERS = (
+    predict.router,
+    compare.router,
+    models.router,
+    health.router,
+    metrics.router,
+    page.router,
+    admin.router,
+    *v2.ROUTERS,
+)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
-    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"), *v2.PATHS,
+    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
+    *admin.PATHS, *v2.PATHS,
 )  # fmt: skip
 
 
 def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None) -> FastAPI:
-    """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already."""
+    """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already.
+
+    Keep no reference to `catalog` where variants are to be unloaded: it holds them.
+    """
     measured = Metrics(label_sets(), statuses())
     draining = drain or Drain(settings.drain_timeout_s)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loaded = catalog or load_catalog(settings, open_engine_with(settings), time.monotonic)
-        serving = Serving(settings, loaded, measured, draining, time.monotonic)
+        nonlocal catalog
+        open_engine = open_engine_with(settings)
+        catalog = catalog or load_catalog(settings, open_engine, time.monotonic)
+        serving = Serving(settings, catalog, measured, draining, time.monotonic)
+        catalog = None
         serving.start()
-        app.state.serving = serving
+        loader = Loader(serving, open_engine)
+        app.state.serving, app.state.loader = serving, loader
         yield
+        await loader.close()
         await serving.close()
 
     app = FastAPI(

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.draining import Drain
@@ -42,11 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
-        catalog = _load(settings)
-        listen(listener, settings.host, settings.port)
-        _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain)
+        app = _load_app(settings, listener, drain)
         config = uvicorn.Config(
             app,
             access_log=False,
@@ -61,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         )
         server.run(sockets=[listener])
         app.state.serving.workers.join(JOIN_S)
+        app.state.loader.join(JOIN_S)
         if app.state.serving.workers.dead:
             raise NotReadyError("workers died again and again; the log says of what")
     finally:
@@ -133,6 +132,14 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
     )
+
+
+def _load_app(settings: Settings, listener: socket.socket, drain: Drain) -> FastAPI:
+    """The app, which alone holds the bundles: they must leave when they are unloaded."""
+    catalog = _load(settings)
+    listen(listener, settings.host, settings.port)
+    _announce(settings, catalog, listener.getsockname()[1])
+    return create_app(settings, catalog, drain)
 
 
 def _load(settings: Settings) -> Catalog:

@@ -20,6 +20,7 @@ SECONDS = (
 )  # fmt: skip
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+MEMORY_KINDS = ("load_delta", "file")
 
 
 class Outcome(StrEnum):
@@ -112,6 +113,7 @@ class Metrics:
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
         for reason in Rejection:
             self._rejections.labels(reason.value)
+        self._loaded: dict[VariantName, VariantFacts] = {}
         # Looking up a child by its labels costs more than counting.
         self._http_of: dict[tuple[str, str, int], Counter] = {}
         self._http_seconds_of: dict[tuple[str, str], Histogram] = {}
@@ -140,14 +142,30 @@ class Metrics:
         self._ready.labels(name.model, name.variant).set(0)
 
     def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
-        """A variant that loaded; the answer counts what happens to it."""
+        """A variant that loaded, maybe in place of its former bundle; the answer counts what happens to it."""
         labels = (facts.name.model, facts.name.variant)
+        self._remove_info(facts.name)
+        self._loaded[facts.name] = facts
         self._info.labels(*labels, facts.version, facts.precision, facts.provider).set(1)
         self._load_seconds.labels(*labels).set(facts.load_s)
-        self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
-        self._memory.labels(*labels, "file").set(facts.file_bytes)
+        for kind, num_bytes in zip(MEMORY_KINDS, (facts.memory_bytes, facts.file_bytes), strict=True):
+            self._memory.labels(*labels, kind).set(num_bytes)
         self._ready.labels(*labels).set(1)
         return VariantMetrics(self, facts.name, facts.version)
+
+    def remove_variant(self, name: VariantName) -> None:
+        """A variant that is loaded no more: its gauges go, and what was counted stays."""
+        labels = (name.model, name.variant)
+        self._remove_info(name)
+        for kind in MEMORY_KINDS:
+            self._memory.remove(*labels, kind)
+        for gauge in (self._ready, self._load_seconds, self.queue_depth, self.queue_tokens, self.heartbeat):
+            gauge.remove(*labels)
+
+    def _remove_info(self, name: VariantName) -> None:
+        facts = self._loaded.pop(name, None)
+        if facts is not None:
+            self._info.remove(name.model, name.variant, facts.version, facts.precision, facts.provider)
 
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
-from service.oip.schemas import IndexRequest, InferRequest
+from service.oip.schemas import ChangeRequest, IndexRequest, InferRequest
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
 REFERENCE = "#/components/schemas/{model}"
@@ -55,6 +55,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
     },
     "IndexRequest": {"what is ready": {"value": {"ready": True}}},
+    "ChangeRequest": {"nothing to say": {"value": {}}},
 }
 TIMEOUT_PARAMETER: dict[str, Any] = {
     "name": TIMEOUT_HEADER,
@@ -67,6 +68,7 @@ STATUS_TEXTS = {
     400: "The request is malformed.",
     403: "The service does not let anybody do this.",
     404: "There is no such model or variant.",
+    409: "The bundle in the models folder cannot be loaded; what served before still does.",
     413: "The body is too large.",
     422: "A text is too long, or there are too many.",
     429: "The queue is full; see Retry-After.",
@@ -108,7 +110,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
-    requests = [(schema, "validation") for schema in (PredictRequest, CompareRequest, InferRequest, IndexRequest)]
+    read = (PredictRequest, CompareRequest, InferRequest, IndexRequest, ChangeRequest)
+    requests = [(schema, "validation") for schema in read]
     _, schemas = models_json_schema(requests, ref_template=REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(schemas["$defs"])
     return document

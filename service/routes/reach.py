@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
+from service.loading import Loader
 from service.schemas import Timings
 from service.serving import Serving
 
@@ -14,6 +15,12 @@ from service.serving import Serving
 def serving(request: Request) -> Serving:
     """The running service."""
     running: Serving = request.app.state.serving
+    return running
+
+
+def loader(request: Request) -> Loader:
+    """What changes the running service."""
+    running: Loader = request.app.state.loader
     return running
 
 
