@@ -42,10 +42,10 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class Unloaded:
-    """A variant that serves no more: the version that did, and how many requests still run on it."""
+    """A variant that serves no more, which version did, and whether its last request and its memory have gone."""
 
     former_version: str | None
-    requests_left: int
+    gone: bool
 
 
 class Loader:
@@ -59,7 +59,7 @@ class Loader:
         # One at a time, so that what the process grows by is its own, and memory for one more is enough.
         self._opening = asyncio.Lock()
         self._threads: set[threading.Thread] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[bool]] = set()
 
     async def found(self) -> dict[VariantName, Path]:
         """The bundles that lie in the models folder now."""
@@ -96,8 +96,7 @@ class Loader:
         endings = [task for task in self._ending if task.get_name() == str(name)]
         if endings:
             await asyncio.wait(endings, timeout=max(0.0, left_s))
-        requests_left = sum(former.lease.num_held for former in self._serving.former_of(name))
-        return Unloaded(former_version=version, requests_left=requests_left)
+        return Unloaded(former_version=version, gone=all(task.done() and task.result() for task in endings))
 
     async def close(self) -> None:
         """Wait for nothing any more."""
@@ -163,13 +162,15 @@ class Loader:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _until_gone(self, former: ServingVariant) -> None:
+    async def _until_gone(self, former: ServingVariant) -> bool:
         name = former.name
         await former.lease.ended()
         leaving = self._serving.let_go(former)
         del former  # it would hold what is to leave
-        if not await self._in_thread(partial(leaving.give_back, GONE_WITHIN_S)):
+        gone = await self._in_thread(partial(leaving.give_back, GONE_WITHIN_S))
+        if not gone:
             log.warning("a former bundle of %s is still in use, maybe by a batch that does not end", name)
+        return gone
 
     async def _in_thread(self, call: Callable[[], Result]) -> Result:
         """In a thread that does not keep the process from ending."""

@@ -182,12 +182,15 @@ class LoadAnswer(_Answer):
 
 
 class UnloadAnswer(_Answer):
-    """Answer of an unload; `former_version` is what served before it, `requests_left` those that still run on it."""
+    """Answer of an unload; `former_version` is what served before it.
+
+    `gone` says that its last request has ended and its memory is given back.
+    """
 
     model: str
     variant: str
     former_version: str | None
-    requests_left: int
+    gone: bool
 
 
 class HealthAnswer(_Answer):

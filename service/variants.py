@@ -150,6 +150,8 @@ def try_bundle(
     try:
         return open_bundle(folder, open_engine, max_batch_tokens=settings.max_batch_tokens, clock_s=clock_s)
     except (BundleError, OSError) as error:
-        log.error("variant %s failed: %s", name, error)
-        # Clients read this one: it names the bundle's file, not where on this machine the bundles lie.
-        return FailedBundle(name=name, error=str(error).replace(f"{settings.models}{os.sep}", ""))
+        # Not the error itself, which holds what was opened until then.
+        sentence = str(error)
+    log.error("variant %s failed: %s", name, sentence)
+    # Clients read this one: it names the bundle's file, not where on this machine the bundles lie.
+    return FailedBundle(name=name, error=sentence.replace(f"{settings.models}{os.sep}", ""))

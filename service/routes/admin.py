@@ -75,7 +75,7 @@ async def unload(request: Request, model: ModelPath, variant: VariantPath) -> Re
         model=name.model,
         variant=name.variant,
         former_version=unloaded.former_version,
-        requests_left=unloaded.requests_left,
+        gone=unloaded.gone,
     )
     return reach.json(answer)
 

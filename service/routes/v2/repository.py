@@ -26,6 +26,7 @@ MODEL = "/v2/repository/models/{model}"
 CHANGES = (("POST", f"{MODEL}/load"), ("POST", f"{MODEL}/unload"))
 # Nothing depends on a model.
 PASSED_OVER = ("unload_dependents",)
+AS_IT_LIES = "a bundle is loaded as it lies in the models folder: change it there"
 
 
 @router.post(
@@ -85,9 +86,7 @@ async def _read(request: Request) -> None:
     asked = parse(ChangeRequest, body) if body else ChangeRequest()
     for name in asked.parameters or {}:
         if name not in PASSED_OVER:
-            raise MalformedError(
-                f"the parameter {name!r} is not taken; a bundle is loaded as it lies in the models folder: change it there"
-            )
+            raise MalformedError(f"the parameter {name!r} is not taken; {AS_IT_LIES}")
 
 
 def _named(model: str, available: Sequence[VariantName]) -> list[VariantName]:
