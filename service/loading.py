@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from service.bundles import LoadedBundle, OpenEngine
 from service.errors import STOPPING, DrainingError, LoadError
-from service.memory import Leaving
+from service.memory import give_back_freed
 from service.routing import VariantName
 from service.serving import Serving, ServingVariant
 from service.variants import FailedBundle, scan, try_bundle
@@ -136,7 +136,7 @@ class Loader:
             return FailedBundle(name=name, error=f"the models folder has no {name} any more; put its bundle there")
         opened = self._try(name, folder)
         if isinstance(opened, FailedBundle):
-            Leaving().give_back(0.0)
+            give_back_freed()
         return opened
 
     def _try(self, name: VariantName, folder: Path) -> LoadedBundle | FailedBundle:

@@ -11,6 +11,9 @@ import weakref
 
 import psutil
 
+# In this time a worker or a request that is done drops what it held.
+AT_ONCE_S = 0.1
+
 
 def resident_bytes() -> int:
     """Resident memory of this process."""
@@ -29,12 +32,20 @@ class Leaving:
     """Things that nobody should need any more; holds none of them."""
 
     def __init__(self, *things: object) -> None:
-        self._gone = threading.Semaphore(0)
-        self._watches = [weakref.ref(thing, lambda _: self._gone.release()) for thing in things]
+        self._gone = threading.Event()
+        self._watches = {weakref.ref(thing, self._forget) for thing in things}
 
     def give_back(self, timeout_s: float) -> bool:
         """Give their memory back; whether that is done within the time, or somebody holds one of them. Blocks."""
-        gc.collect()  # a batch that failed is a circle: its error holds the frames that hold it
-        gone = all(self._gone.acquire(timeout=timeout_s) for _ in self._watches)
+        # A batch that failed is a circle: its error holds the frames that hold it. To look for circles stops all
+        # threads, so it is done only when there must be one.
+        if not self._gone.wait(min(timeout_s, AT_ONCE_S)):
+            gc.collect()
+        gone = self._gone.wait(timeout_s)
         give_back_freed()
         return gone
+
+    def _forget(self, watch: weakref.ref[object]) -> None:
+        self._watches.discard(watch)
+        if not self._watches:
+            self._gone.set()

@@ -1,6 +1,6 @@
 """Memory of what is unloaded goes back to the system, and does not pile up over many loads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import psutil
@@ -9,6 +9,19 @@ import pytest
 MB = 1_000_000
 LARGE = "/v1/admin/models/large/variants/dense"
 SMALL = "/v1/admin/models/reviews/variants/sparse"
+Post = Callable[..., dict]
+
+
+@pytest.fixture
+def post(admin_service) -> Iterator[Post]:
+    with httpx.Client(base_url=admin_service.url, headers=admin_service.headers, timeout=60) as connected:
+
+        def ask(path: str, **body: str) -> dict:
+            answer = connected.post(path, json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        yield ask
 
 
 @pytest.fixture
@@ -16,42 +29,30 @@ def resident(admin_service) -> Callable[[], int]:
     return lambda: psutil.Process(admin_service.process_id).memory_info().rss
 
 
-@pytest.fixture
-def change(admin_service) -> Callable[[str], dict]:
-    def post(path: str) -> dict:
-        answer = httpx.post(admin_service.url + path, headers=admin_service.headers, timeout=60)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    return post
-
-
-def test_memory_returns_after_each_unload(admin_service, resident, change) -> None:
+def test_memory_returns_after_each_unload(resident: Callable[[], int], post: Post) -> None:
     before = resident()
     for _ in range(5):
-        change(f"{LARGE}/load")
-        asked = {"inputs": "good", "model": "large"}
-        answer = httpx.post(f"{admin_service.url}/v1/predict", json=asked, headers=admin_service.headers, timeout=60)
-        assert answer.status_code == 200
+        post(f"{LARGE}/load")
+        post("/v1/predict", inputs="good", model="large")
         assert resident() > before + 60 * MB
-        assert change(f"{LARGE}/unload")["gone"]
+        assert post(f"{LARGE}/unload")["gone"]
         assert resident() < before + 16 * MB
 
 
-def test_loading_again_and_again_keeps_one(resident, change) -> None:
+def test_loading_again_and_again_keeps_one(resident: Callable[[], int], post: Post) -> None:
     before = resident()
     for _ in range(5):
-        change(f"{LARGE}/load")
-    assert change(f"{LARGE}/unload")["gone"]
+        post(f"{LARGE}/load")
+    assert post(f"{LARGE}/unload")["gone"]
     assert resident() < before + 16 * MB
 
 
-def test_many_changes_do_not_grow(resident, change) -> None:
+def test_many_changes_do_not_grow(resident: Callable[[], int], post: Post) -> None:
     for _ in range(10):
-        change(f"{SMALL}/load")
-        change(f"{SMALL}/unload")
+        post(f"{SMALL}/load")
+        post(f"{SMALL}/unload")
     before = resident()
     for _ in range(100):
-        change(f"{SMALL}/load")
-        assert change(f"{SMALL}/unload")["gone"]
+        post(f"{SMALL}/load")
+        assert post(f"{SMALL}/unload")["gone"]
     assert resident() < before + 4 * MB
