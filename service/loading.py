@@ -10,15 +10,15 @@ Names are looked up among those of the models folder; they never become a path. 
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.bundles import LoadedBundle, OpenEngine
-from service.errors import STOPPING, DrainingError, LoadError
+from service.errors import STOPPING, DrainingError, LoadError, RequestTimeoutError
 from service.memory import give_back_freed
 from service.routing import VariantName
 from service.serving import Serving, ServingVariant
@@ -34,10 +34,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A variant that serves from now on, and the version that it takes the place of."""
+    """A variant that serves from now on, and the version that it takes the place of. Holds no bundle."""
 
-    bundle: LoadedBundle
+    version: str
     former_version: str | None
+    load_s: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,8 @@ class Loader:
         # One at a time, so that what the process grows by is its own, and memory for one more is enough.
         self._opening = asyncio.Lock()
         self._threads: set[threading.Thread] = set()
-        self._ending: set[asyncio.Task[bool]] = set()
+        self._loads: set[asyncio.Task[Loaded]] = set()
+        self._endings: set[asyncio.Task[bool]] = set()
 
     async def found(self) -> dict[VariantName, Path]:
         """The bundles that lie in the models folder now."""
@@ -69,8 +72,18 @@ class Loader:
         """Every variant that can be asked to be loaded or unloaded, in alphabetical order."""
         return sorted({*await self.found(), *self._serving.catalog.names})
 
-    async def load(self, name: VariantName) -> Loaded:
-        """Open what lies in the models folder now and let it serve. Raises LoadError, DrainingError."""
+    async def load(self, name: VariantName, deadline_s: float) -> Loaded:
+        """Open what lies in the models folder now and let it serve; waited for until then, in the event loop's time.
+
+        Raises LoadError, DrainingError, and RequestTimeoutError when it goes on.
+        """
+        task = self._keep(self._loads, self._load(name), name)
+        await asyncio.wait([task], timeout=_left_s(deadline_s))
+        if not task.done():
+            raise RequestTimeoutError(f"variant {name} is still being loaded; the list of models tells when it is done")
+        return task.result()
+
+    async def _load(self, name: VariantName) -> Loaded:
         async with self._turn(name):
             self.loading.add(name)
             try:
@@ -80,30 +93,37 @@ class Loader:
             self._refuse_when_stopping()
             former = self._serving.swap_in(bundle)
             log.info("variant %s serves version %s", name, bundle.manifest.version)
-            if former is None:
-                return Loaded(bundle=bundle, former_version=None)
-            self._end(former)
-            return Loaded(bundle=bundle, former_version=former.bundle.manifest.version)
+            if former is not None:
+                self._keep(self._endings, self._until_gone(former), name)
+            return Loaded(
+                version=bundle.manifest.version,
+                former_version=None if former is None else former.bundle.manifest.version,
+                load_s=bundle.load_s,
+                memory_bytes=bundle.memory_bytes,
+            )
 
     async def unload(self, name: VariantName, deadline_s: float) -> Unloaded:
         """Let it serve no more, and wait for its requests and its memory until then, in the event loop's time.
 
-        One that is not loaded stays so. Raises DrainingError.
+        One that is not loaded stays so. Raises DrainingError, and RequestTimeoutError when it is being loaded until
+        then.
         """
-        async with self._turn(name):
-            version = self._swap_out(name)
-        left_s = deadline_s - asyncio.get_running_loop().time()
-        endings = [task for task in self._ending if task.get_name() == str(name)]
+        try:
+            async with asyncio.timeout_at(deadline_s), self._turn(name):
+                version = self._swap_out(name)
+        except TimeoutError as error:
+            raise RequestTimeoutError(f"variant {name} is being loaded; unload it when that is done") from error
+        endings = [task for task in self._endings if task.get_name() == str(name)]
         if endings:
-            await asyncio.wait(endings, timeout=max(0.0, left_s))
+            await asyncio.wait(endings, timeout=_left_s(deadline_s))
         return Unloaded(former_version=version, gone=all(task.done() and task.result() for task in endings))
 
     async def close(self) -> None:
         """Wait for nothing any more."""
-        endings = list(self._ending)
-        for task in endings:
+        tasks = [*self._loads, *self._endings]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*endings, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def join(self, timeout_s: float) -> None:
         """Wait for a bundle that is still being opened; not for ever."""
@@ -154,13 +174,19 @@ class Loader:
         if former is None:
             return None
         log.info("variant %s serves no more", name)
-        self._end(former)
+        self._keep(self._endings, self._until_gone(former), name)
         return former.bundle.manifest.version
 
-    def _end(self, former: ServingVariant) -> None:
-        task = asyncio.get_running_loop().create_task(self._until_gone(former), name=str(former.name))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _keep(
+        self, tasks: set[asyncio.Task[Result]], work: Coroutine[Any, Any, Result], name: VariantName
+    ) -> asyncio.Task[Result]:
+        """Begin what ends whether or not somebody waits for it."""
+        task = asyncio.get_running_loop().create_task(work, name=str(name))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        # What it raises was told where it arose, and need not be asked for.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     async def _until_gone(self, former: ServingVariant) -> bool:
         name = former.name
@@ -190,6 +216,10 @@ class Loader:
         self._threads.add(thread)
         thread.start()
         return await future
+
+
+def _left_s(deadline_s: float) -> float:
+    return max(0.0, deadline_s - asyncio.get_running_loop().time())
 
 
 def _settle(future: asyncio.Future[Result], result: Result) -> None:

@@ -64,6 +64,7 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
     "description": "Milliseconds after which the answer is of no use; the service's own limit may be sooner.",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
 }
+DEADLINE: dict[str, Any] = {"parameters": [TIMEOUT_PARAMETER]}
 STATUS_TEXTS = {
     400: "The request is malformed.",
     403: "The service does not let anybody do this.",
@@ -81,10 +82,7 @@ STATUS_TEXTS = {
 def request_body(schema: str, *, required: bool = True) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its own body."""
     content = {"schema": {"$ref": REFERENCE.format(model=schema)}, "examples": EXAMPLES[schema]}
-    return {
-        "requestBody": {"required": required, "content": {"application/json": content}},
-        "parameters": [TIMEOUT_PARAMETER],
-    }
+    return {"requestBody": {"required": required, "content": {"application/json": content}}, **DEADLINE}
 
 
 def binary_body(schema: str) -> dict[str, Any]:

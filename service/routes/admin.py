@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 
 from service.loading import Loader
-from service.openapi import error_responses
+from service.openapi import DEADLINE, error_responses
 from service.routes import reach
 from service.routes.models import state_of
 from service.routes.v2 import repository
@@ -41,20 +41,22 @@ async def folder(request: Request) -> Response:
     f"{VARIANT}/load",
     summary="Load a variant, or load it again",
     response_model=LoadAnswer,
-    responses=error_responses(404, 409, 503),
+    responses=error_responses(400, 404, 409, 503, 504),
+    openapi_extra=DEADLINE,
 )
 async def load(request: Request, model: ModelPath, variant: VariantPath) -> Response:
     """Its bundle is verified, tested and warmed up beside what serves, and answers from then on."""
     loader = reach.loader(request)
+    deadline_s = reach.deadline_s(request)
     name = await _named(loader, model, variant)
-    loaded = await loader.load(name)
+    loaded = await loader.load(name, deadline_s)
     answer = LoadAnswer(
         model=name.model,
         variant=name.variant,
-        version=loaded.bundle.manifest.version,
+        version=loaded.version,
         former_version=loaded.former_version,
-        load_s=round(loaded.bundle.load_s, 3),
-        memory_bytes=loaded.bundle.memory_bytes,
+        load_s=round(loaded.load_s, 3),
+        memory_bytes=loaded.memory_bytes,
     )
     return reach.json(answer)
 
@@ -63,7 +65,8 @@ async def load(request: Request, model: ModelPath, variant: VariantPath) -> Resp
     f"{VARIANT}/unload",
     summary="Unload a variant",
     response_model=UnloadAnswer,
-    responses=error_responses(400, 404, 503),
+    responses=error_responses(400, 404, 503, 504),
+    openapi_extra=DEADLINE,
 )
 async def unload(request: Request, model: ModelPath, variant: VariantPath) -> Response:
     """Requests that run on it end on it; the answer waits for them and for its memory."""

@@ -3,13 +3,14 @@
 Who may change them is decided before a request gets here.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
 from service.asking import read_body
 from service.errors import LoadError, MalformedError
+from service.loading import Loader
 from service.oip import describing
 from service.oip.names import read_name
 from service.oip.schemas import ChangeRequest, IndexEntry, IndexRequest
@@ -49,17 +50,18 @@ async def index(request: Request) -> Response:
     f"{MODEL}/load",
     summary="Load a model, or load it again",
     response_class=Response,
-    responses=error_responses(400, 404, 409, 413, 503),
+    responses=error_responses(400, 404, 409, 413, 503, 504),
     openapi_extra=request_body("ChangeRequest", required=False),
 )
 async def load(request: Request, model: ModelPath) -> Response:
     """Every variant of the model that lies in the models folder, one after the other, or the one that is named."""
-    await _read(request)
+    deadline_s = reach.deadline_s(request)
+    await _read(request, deadline_s)
     loader = reach.loader(request)
     found, known = await loader.found(), reach.serving(request).catalog.names
     names = _named(model, sorted({*found, *known}))
     # Of a whole model what is there now; of a variant that is named it is told when it is not.
-    await _each([name for name in names if name in found] or names, loader.load)
+    await _load_each(loader, [name for name in names if name in found] or names, deadline_s)
     return Response()
 
 
@@ -67,21 +69,21 @@ async def load(request: Request, model: ModelPath) -> Response:
     f"{MODEL}/unload",
     summary="Unload a model",
     response_class=Response,
-    responses=error_responses(400, 404, 413, 503),
+    responses=error_responses(400, 404, 413, 503, 504),
     openapi_extra=request_body("ChangeRequest", required=False),
 )
 async def unload(request: Request, model: ModelPath) -> Response:
     """Every variant of the model, or the one that is named; requests that run on it end on it."""
     deadline_s = reach.deadline_s(request)
-    await _read(request)
+    await _read(request, deadline_s)
     loader = reach.loader(request)
     for name in _named(model, await loader.names()):
         await loader.unload(name, deadline_s)
     return Response()
 
 
-async def _read(request: Request) -> None:
-    limit, deadline_s = reach.serving(request).settings.max_body_bytes, reach.deadline_s(request)
+async def _read(request: Request, deadline_s: float) -> None:
+    limit = reach.serving(request).settings.max_body_bytes
     body = await read_body(request, max_bytes=limit, deadline_s=deadline_s)
     asked = parse(ChangeRequest, body) if body else ChangeRequest()
     for name in asked.parameters or {}:
@@ -97,11 +99,11 @@ def _named(model: str, available: Sequence[VariantName]) -> list[VariantName]:
     return [name for name in available if name.model == wanted]
 
 
-async def _each(names: Sequence[VariantName], load: Callable[[VariantName], Awaitable[object]]) -> None:
+async def _load_each(loader: Loader, names: Sequence[VariantName], deadline_s: float) -> None:
     failures = []
     for name in names:
         try:
-            await load(name)
+            await loader.load(name, deadline_s)
         except LoadError as error:
             failures.append(str(error))
     if failures:

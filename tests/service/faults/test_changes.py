@@ -96,14 +96,14 @@ class Changes(RuleBasedStateMachine):
         async def change() -> None:
             if self.drain.draining:
                 with pytest.raises(DrainingError):
-                    await self.loader.load(name)
+                    await self.loader.load(name, time.monotonic() + 60)
             elif self.lying[name] == BROKEN:
                 with pytest.raises(LoadError):
-                    await self.loader.load(name)
+                    await self.loader.load(name, time.monotonic() + 60)
             else:
-                loaded = await self.loader.load(name)
+                loaded = await self.loader.load(name, time.monotonic() + 60)
                 assert loaded.former_version == self.serving_now.get(name)
-                self.serving_now[name] = loaded.bundle.manifest.version
+                self.serving_now[name] = loaded.version
                 assert self.serving_now[name] == self.lying[name]
 
         self.runner.run(change())
