@@ -27,8 +27,6 @@ from sparsebert.errors import SparseBertError
 
 log = logging.getLogger(__name__)
 
-GONE_WITHIN_S = 5.0
-
 Result = TypeVar("Result")
 
 
@@ -193,7 +191,7 @@ class Loader:
         await former.lease.ended()
         leaving = self._serving.let_go(former)
         del former  # it would hold what is to leave
-        gone = await self._in_thread(partial(leaving.give_back, GONE_WITHIN_S))
+        gone = await self._in_thread(leaving.give_back)
         if not gone:
             log.warning("a former bundle of %s is still in use, maybe by a batch that does not end", name)
         return gone

@@ -8,11 +8,12 @@ import gc
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 
 import psutil
 
-# In this time a worker or a request that is done drops what it held.
-AT_ONCE_S = 0.1
+# A worker or a request that is done drops at once what it held; a batch that was stopped ends a little later.
+PAUSES_S = (0.1, 0.4, 1.5, 3.0)
 
 
 def resident_bytes() -> int:
@@ -35,15 +36,16 @@ class Leaving:
         self._gone = threading.Event()
         self._watches = {weakref.ref(thing, self._forget) for thing in things}
 
-    def give_back(self, timeout_s: float) -> bool:
-        """Give their memory back; whether that is done within the time, or somebody holds one of them. Blocks."""
-        # A batch that failed is a circle: its error holds the frames that hold it. To look for circles stops all
-        # threads, so it is done only when there must be one.
-        if not self._gone.wait(min(timeout_s, AT_ONCE_S)):
+    def give_back(self, pauses_s: Iterable[float] = PAUSES_S) -> bool:
+        """Give their memory back; false when somebody still holds one of them after all the pauses. Blocks."""
+        for pause_s in pauses_s:
+            if self._gone.wait(pause_s):
+                break
+            # A batch that failed is a circle: its error holds the frames that hold it. To look for circles stops all
+            # threads, so it is done only when there may be one.
             gc.collect()
-        gone = self._gone.wait(timeout_s)
         give_back_freed()
-        return gone
+        return self._gone.is_set()
 
     def _forget(self, watch: weakref.ref[object]) -> None:
         self._watches.discard(watch)
