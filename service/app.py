@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from service import access
 from service.asking import TIMEOUT_HEADER
+from service.bundles import OpenEngine
 from service.direct import DirectRoutes
 from service.draining import Drain
 from service.errors import (
@@ -27,6 +28,7 @@ from service.errors import (
     DrainingError,
     EngineError,
     ForbiddenError,
+    LoadError,
     MalformedError,
     NotEnabledError,
     NotReadyError,
@@ -43,12 +45,13 @@ from service.errors import (
 from service.gate import Gate
 from service.headers import headers_by_path
 from service.keys import KeyRing, read_keys
+from service.loading import Loader
 from service.metrics import Metrics, Rejection
 from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
 from service.oip.tensors import HEADER
 from service.openapi import describe
 from service.rates import read_rate
-from service.routes import compare, health, metrics, models, page, predict, reach, v2
+from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
 from service.schemas import ErrorAnswer
 from service.serving import Serving
 from service.settings import Settings
@@ -63,6 +66,7 @@ ERROR_STATUS: dict[type[ServiceError], int] = {
     ForbiddenError: 403,
     NotEnabledError: 403,
     UnknownVariantError: 404,
+    LoadError: 409,
     BodyTooLargeError: 413,
     TooLongError: 422,
     TooManyError: 422,
@@ -86,10 +90,20 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
 CORS_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", TIMEOUT_HEADER, HEADER)
 CORS_READ = ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id", HEADER)
 REDIRECT = 307  # to a path without the slash at its end
-ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
+ROUTERS = (
+    predict.router,
+    compare.router,
+    models.router,
+    health.router,
+    metrics.router,
+    page.router,
+    admin.router,
+    *v2.ROUTERS,
+)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
-    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"), *v2.PATHS,
+    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
+    *admin.PATHS, *v2.PATHS,
 )  # fmt: skip
 
 
@@ -99,10 +113,12 @@ def create_app(
     drain: Drain | None = None,
     ring: KeyRing | None = None,
     tracer: Tracer | None = None,
+    open_engine: OpenEngine | None = None,
 ) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
 
-    Raises ConfigError for a bad keys file.
+    Keep no reference to `catalog` where variants are to be unloaded: it holds them. Raises ConfigError for a bad keys
+    file.
     """
     keys = ring or load_keys(settings)
     measured = Metrics(label_sets(), statuses())
@@ -110,11 +126,16 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loaded = catalog or load_catalog(settings, open_engine_with(settings), time.monotonic)
-        serving = Serving(settings, loaded, measured, draining, time.monotonic)
+        nonlocal catalog
+        opener = open_engine or open_engine_with(settings)
+        catalog = catalog or load_catalog(settings, opener, time.monotonic)
+        serving = Serving(settings, catalog, measured, draining, time.monotonic)
+        catalog = None
         serving.start()
-        app.state.serving = serving
+        loader = Loader(serving, opener)
+        app.state.serving, app.state.loader = serving, loader
         yield
+        await loader.close()
         await serving.close()
 
     app = FastAPI(

@@ -16,7 +16,16 @@ from service.routing import VariantName
 from service.tokenizer import TextInput, TextTokenizer
 from sparsebert.digests import verify_files
 from sparsebert.errors import BundleError
-from sparsebert.manifest import MODEL_FILE, TOKENIZER_FILE, Golden, Manifest, read_golden, read_manifest
+from sparsebert.manifest import (
+    BUNDLE_FILES,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Golden,
+    Manifest,
+    read_golden,
+    read_manifest,
+)
 from sparsebert.processor import this_processor_needs_reduced_range
 
 OpenEngine = Callable[[Path], Engine]
@@ -50,7 +59,7 @@ def open_bundle(
 
     Raises BundleError when the bundle is not to be trusted or does not fit the settings.
     """
-    began_s, bytes_before = clock_s(), resident_bytes()
+    began_s, bytes_before, read = clock_s(), resident_bytes(), _stamps(folder)
     manifest = read_manifest(folder)
     _check_name(folder, manifest)
     if manifest.max_sequence_length > max_batch_tokens:
@@ -65,6 +74,8 @@ def open_bundle(
     engine = open_engine(folder / MODEL_FILE)
     check_golden(folder, manifest, read_golden(folder), tokenizer, engine)
     _warm_up(folder, manifest, engine)
+    if _stamps(folder) != read:
+        raise BundleError(f"{folder} was written to while it was loaded; load it again when it is complete")
     give_back_freed()
     return LoadedBundle(
         manifest=manifest,
@@ -74,6 +85,13 @@ def open_bundle(
         memory_bytes=max(0, resident_bytes() - bytes_before),
         gpu_memory_bytes=engine.gpu_growth_bytes(),
     )
+
+
+def _stamps(folder: Path) -> list[tuple[int, int, int]]:
+    """What changes with the bundle's files; -1 for one that is not there."""
+    paths = [folder / name for name in (MANIFEST_FILE, *BUNDLE_FILES)]
+    stats = [path.stat() if path.is_file() else None for path in paths]
+    return [(-1, -1, -1) if one is None else (one.st_ino, one.st_size, one.st_mtime_ns) for one in stats]
 
 
 def check_golden(folder: Path, manifest: Manifest, golden: Golden, tokenizer: TextTokenizer, engine: Engine) -> None:

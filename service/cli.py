@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
@@ -23,6 +24,7 @@ from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
+from service.keys import KeyRing
 from service.memory import keep_from_collection
 from service.settings import Settings, read_settings
 from service.variants import Catalog, device_of, load_catalog, open_engine_with
@@ -59,11 +61,8 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
-        catalog = load_catalog(settings, open_engine, time.monotonic)
-        listen(listener, settings.host, settings.port)
-        _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain, ring, tracer)
+        app = _load_app(settings, open_engine, listener, drain, ring, tracer)
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
@@ -86,6 +85,7 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
         keep_from_collection()
         server.run(sockets=[listener])
         app.state.serving.workers.join(JOIN_S)
+        app.state.loader.join(JOIN_S)
         if app.state.serving.workers.dead:
             raise NotReadyError("workers died again and again; the log says of what")
     finally:
@@ -193,6 +193,21 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
     )
+
+
+def _load_app(
+    settings: Settings,
+    open_engine: OpenEngine,
+    listener: socket.socket,
+    drain: Drain,
+    ring: KeyRing,
+    tracer: "OtelTracer | None",
+) -> FastAPI:
+    """The app, which alone holds the bundles: they must leave when they are unloaded."""
+    catalog = load_catalog(settings, open_engine, time.monotonic)
+    listen(listener, settings.host, settings.port)
+    _announce(settings, catalog, listener.getsockname()[1])
+    return create_app(settings, catalog, drain, ring, tracer, open_engine)
 
 
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:

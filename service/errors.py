@@ -19,6 +19,7 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
         │   ├── NotReadyError           the variant did not load, or the workers died
         │   ├── DrainingError           the service is stopping
         │   └── RequestTimeoutError     the answer was not ready in time
+        ├── LoadError               a bundle cannot be loaded; what served before still does
         ├── ClientGoneError         nobody waits for the answer any more
         └── EngineError             the model failed on a batch
 """
@@ -96,6 +97,10 @@ class DrainingError(OverloadError):
 
 class RequestTimeoutError(OverloadError):
     """The answer was not ready in time."""
+
+
+class LoadError(ServiceError):
+    """A bundle cannot be loaded; what served before still does."""
 
 
 class ClientGoneError(ServiceError):

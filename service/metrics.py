@@ -149,9 +149,9 @@ class Metrics:
         self._pair_seconds = self._counter(
             "experiment_infer_seconds", "Time of the batches of compares, of either side.", (*of_pair, "side")
         )
-        self._variants: set[VariantName] = set()
         for reason in Rejection:
             self._rejections.labels(reason.value)
+        self._loaded: dict[VariantName, VariantFacts] = {}
         # Looking up a child by its labels costs more than counting.
         self._http_of: dict[tuple[str, str, int], Counter] = {}
         self._http_seconds_of: dict[tuple[str, str], Histogram] = {}
@@ -180,19 +180,18 @@ class Metrics:
         self._ready.labels(name.model, name.variant).set(0)
 
     def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
-        """A variant that loaded; the answer counts what happens to it."""
+        """A variant that loaded, maybe in place of its former bundle; the answer counts what happens to it."""
         labels = (facts.name.model, facts.name.variant)
-        self._info.labels(*labels, facts.version, facts.precision, facts.provider, facts.sha256, facts.ort).set(1)
+        self._remove_info(facts.name)
+        self._loaded[facts.name] = facts
+        self._info.labels(*_info_labels(facts)).set(1)
         self._load_seconds.labels(*labels).set(facts.load_s)
-        self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
-        self._memory.labels(*labels, "file").set(facts.file_bytes)
-        if facts.gpu_memory_bytes is not None:
-            self._memory.labels(*labels, "gpu_load_delta").set(facts.gpu_memory_bytes)
+        for kind, num_bytes in _memory_of(facts).items():
+            self._memory.labels(*labels, kind).set(num_bytes)
         self._ready.labels(*labels).set(1)
-        for other in self._variants - {facts.name}:
+        for other in self._loaded.keys() - {facts.name}:
             self._begin_pair(facts.name, other)
             self._begin_pair(other, facts.name)
-        self._variants.add(facts.name)
         return VariantMetrics(self, facts.name, facts.version)
 
     def on_compared(
@@ -211,6 +210,22 @@ class Metrics:
     def _begin_pair(self, baseline: VariantName, variant: VariantName) -> None:
         if baseline.model == variant.model:
             self.on_compared(baseline, variant, dict.fromkeys(Verdict, 0), dict.fromkeys(Side, 0.0))
+
+    def remove_variant(self, name: VariantName) -> None:
+        """A variant that is loaded no more: its gauges go, and what was counted stays."""
+        labels = (name.model, name.variant)
+        for kind in self._remove_info(name):
+            self._memory.remove(*labels, kind)
+        for gauge in (self._ready, self._load_seconds, self.queue_depth, self.queue_tokens, self.heartbeat):
+            gauge.remove(*labels)
+
+    def _remove_info(self, name: VariantName) -> list[str]:
+        """Forget what was loaded; the kinds of memory that were told of it."""
+        facts = self._loaded.pop(name, None)
+        if facts is None:
+            return []
+        self._info.remove(*_info_labels(facts))
+        return list(_memory_of(facts))
 
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""
@@ -303,3 +318,13 @@ class VariantMetrics:
     def on_beat(self, unix_s: float) -> None:
         """When the batcher last could take work."""
         self._heartbeat.set(unix_s)
+
+
+def _info_labels(facts: VariantFacts) -> tuple[str, ...]:
+    who = (facts.name.model, facts.name.variant)
+    return (*who, facts.version, facts.precision, facts.provider, facts.sha256, facts.ort)
+
+
+def _memory_of(facts: VariantFacts) -> dict[str, int]:
+    told = {"load_delta": facts.memory_bytes, "file": facts.file_bytes, "gpu_load_delta": facts.gpu_memory_bytes}
+    return {kind: num_bytes for kind, num_bytes in told.items() if num_bytes is not None}

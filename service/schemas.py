@@ -119,12 +119,15 @@ class CompareAnswer(_Answer):
 
 
 class VariantAnswer(_Answer):
-    """One variant in `GET /v1/models`; what is not known of a failed bundle is null."""
+    """One variant in `GET /v1/models`; what is not known of a bundle that is not loaded is null.
+
+    `error` of one that is ready or unloaded says why its last load failed.
+    """
 
     model: str
     variant: str
     default: bool
-    state: Literal["ready", "failed", "dead"]
+    state: Literal["ready", "failed", "dead", "unloaded"]
     error: str | None = None
     version: str | None = None
     labels: tuple[str, ...] | None = None
@@ -149,6 +152,48 @@ class ModelsAnswer(_Answer):
     """Answer of `GET /v1/models`."""
 
     variants: list[VariantAnswer]
+
+
+class FolderVariant(_Answer):
+    """One variant in `GET /v1/admin/models`; `found` says that its bundle lies in the models folder now."""
+
+    model: str
+    variant: str
+    default: bool
+    state: Literal["ready", "failed", "dead", "unloaded"]
+    error: str | None
+    version: str | None
+    found: bool
+    loading: bool
+
+
+class FolderAnswer(_Answer):
+    """Answer of `GET /v1/admin/models`."""
+
+    variants: list[FolderVariant]
+
+
+class LoadAnswer(_Answer):
+    """Answer of a load; `former_version` is what served before it."""
+
+    model: str
+    variant: str
+    version: str
+    former_version: str | None
+    load_s: float
+    memory_bytes: int
+
+
+class UnloadAnswer(_Answer):
+    """Answer of an unload; `former_version` is what served before it.
+
+    `gone` says that its last request has ended and its memory is given back.
+    """
+
+    model: str
+    variant: str
+    former_version: str | None
+    gone: bool
 
 
 class HealthAnswer(_Answer):

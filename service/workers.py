@@ -136,7 +136,9 @@ class WorkerPool:
                 finally:
                     with self.lock:
                         queue.ended(began_s, self._clock_s())
+                # Who waits holds nothing of what it did last: that may be a variant which is unloaded meanwhile.
                 job = None
+                del queue, taken
         except BaseException as error:  # noqa: BLE001 - a thread that ends in silence would leave its waiters hanging
             self._on_death(worker, job, error)
 

@@ -80,6 +80,16 @@ class IndexRequest(_Request):
     ready: bool | None = Field(default=None, description="List only what is ready.")
 
 
+class ChangeRequest(_Request):
+    """Body of `POST /v2/repository/models/{model}/load` and `.../unload`."""
+
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description="`unload_dependents` is passed over: nothing depends on a model. Anything else is refused: a "
+        "bundle is loaded as it lies in the models folder.",
+    )
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -189,7 +199,7 @@ class BatchStatistics(_Answer):
 
 
 class ModelStatistics(_Answer):
-    """Totals of one variant since the start."""
+    """Totals of one variant since it was loaded."""
 
     name: str
     version: str

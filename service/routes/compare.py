@@ -1,5 +1,7 @@
 """`POST /v1/compare`: what do several variants say of the same texts, and how fast?"""
 
+from contextlib import ExitStack
+from itertools import chain
 from statistics import median
 
 from fastapi import APIRouter, Request, Response
@@ -49,8 +51,10 @@ async def _answer(request: Request, asked: CompareRequest, deadline: Deadline) -
     if baseline not in variants:
         raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")
     runs: dict[str, list[Predicted]] = {name: [] for name in variants}
-    for order in alternating(list(variants), asked.repeats):
-        for name in order:
+    with ExitStack() as leases:
+        for variant in variants.values():
+            leases.enter_context(variant.lease.held())
+        for name in chain.from_iterable(alternating(list(variants), asked.repeats)):
             run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline=deadline)
             runs[name].append(run)
     comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)

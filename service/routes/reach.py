@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from service.asking import TIMEOUT_HEADER, read_timeout_s
 from service.deadlines import Deadline, of_service
 from service.gate import BUCKET
+from service.loading import Loader
 from service.predicting import Predicted, Predictor
 from service.rates import Bucket
 from service.schemas import Timings
@@ -26,6 +27,12 @@ def predictor(request: Request) -> Predictor:
     """Runs this request on variants."""
     running = serving(request)
     return Predictor(clock_s=running.clock_s, tokenizing=running.tokenizing, record=request.state.record)
+
+
+def loader(request: Request) -> Loader:
+    """What changes the running service."""
+    running: Loader = request.app.state.loader
+    return running
 
 
 def deadline(request: Request) -> Deadline:

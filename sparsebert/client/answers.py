@@ -67,7 +67,7 @@ class VariantAnswer(_Answer):
     model: str
     variant: str
     default: bool
-    state: Literal["ready", "failed", "dead"]
+    state: Literal["ready", "failed", "dead", "unloaded"]
     error: str | None = None
     version: str | None = None
     labels: tuple[str, ...] | None = None

@@ -15,7 +15,17 @@ from service.metrics import Metrics, Outcome, Rejection, Side, Stage, VariantFac
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
-from service.schemas import CompareAnswer, CompareRequest, HealthAnswer, ModelsAnswer, PredictAnswer, PredictRequest
+from service.schemas import (
+    CompareAnswer,
+    CompareRequest,
+    FolderAnswer,
+    HealthAnswer,
+    LoadAnswer,
+    ModelsAnswer,
+    PredictAnswer,
+    PredictRequest,
+    UnloadAnswer,
+)
 from service.settings import Settings, allowed_values, default_text, env_name, flag_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
@@ -103,11 +113,14 @@ def test_metrics() -> None:
 
 
 ANSWERS = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+SCHEMAS = [
+    PredictAnswer, CompareAnswer, ModelsAnswer, HealthAnswer, LoadAnswer, UnloadAnswer, FolderAnswer, InferAnswer,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "schema"),
-    list(zip(ANSWERS, [PredictAnswer, CompareAnswer, ModelsAnswer, HealthAnswer, InferAnswer], strict=True)),
+    list(zip(ANSWERS, SCHEMAS, strict=True)),
 )
 def test_answers_have_the_fields_of_the_schema(text: str, schema: type[BaseModel]) -> None:
     sparing = schema is InferAnswer

@@ -39,6 +39,8 @@ class Moody:
     """Fails on "awful", holds a batch with "plot" until it is opened, kills its worker on "very"."""
 
     provider = "MoodyProvider"
+    nodes_on_cpu = 0
+    gpu = None
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

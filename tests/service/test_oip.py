@@ -287,13 +287,6 @@ def test_the_index_lists_what_failed_too(models_folder: Path, write_bundle: Call
         assert client.get("/v2/health/live").status_code == 200
 
 
-def test_loading_is_not_enabled(client: TestClient) -> None:
-    for verb in ("load", "unload"):
-        response = client.post(f"/v2/repository/models/reviews/{verb}")
-        assert response.status_code == 403
-        assert response.json()["error"].startswith("loading and unloading over HTTP is not enabled")
-
-
 def test_dead_workers_are_not_ready(client: TestClient) -> None:
     serving = client.app.state.serving
     serving.workers.close()
