@@ -5,6 +5,7 @@ Knows nothing about texts, queues or bundles.
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +65,7 @@ class OnnxEngine:
         if PROVIDER not in ort.get_available_providers():
             raise ConfigError(f"this ONNX Runtime has no {PROVIDER}; pip install --force-reinstall onnxruntime")
         try:
+            _share_arena()
             # From the path and not from bytes: the file is then never a second time in memory.
             self._session = ort.InferenceSession(str(graph), _options(threads), providers=[PROVIDER])
         except Exception as error:
@@ -118,6 +120,13 @@ class EchoEngine:
         return np.stack([weighted, batch.attention_mask_BS.sum(axis=1)], axis=1).astype(np.float32)
 
 
+@cache
+def _share_arena() -> None:
+    """One arena for the sessions of all variants: each would keep what its own largest batches took."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({}))
+
+
 def _options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -129,6 +138,7 @@ def _options(threads: int) -> ort.SessionOptions:
     options.log_severity_level = SILENT
     # A spinning pool burns whole cores while nothing is asked.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Weights stay out of the arena, which grows by powers of two.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options
