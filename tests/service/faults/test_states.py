@@ -28,6 +28,8 @@ from service.workers import Job, Owner
 
 LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=6, max_queue_items=12, max_queue_tokens=80)
 NUM_WORKERS = 2
+# Before these many requests nothing ends it all.
+MIN_CALLS = 12
 RUNNING = Bundle("running")
 CALLS = Bundle("calls")
 
@@ -102,6 +104,8 @@ class Batching(RuleBasedStateMachine):
         self.number = 0
         self.batcher = Batcher("m/v", self.engine, LIMITS, pool=self.pool, clock_s=lambda: self.now_s)
         self.step(start=True)
+        for lengths, allowed_s in (([3, 9], 1000.0), ([20], 0.5), ([2, 2, 2], 2.0), ([7], 1000.0)):
+            self.submit(lengths, allowed_s)
 
     def step(self, *, start: bool = False) -> None:
         """Let the event loop do whatever it can do now."""
@@ -143,13 +147,10 @@ class Batching(RuleBasedStateMachine):
         call.task.cancel()
         self.step()
 
-    @rule(passed_s=st.sampled_from([0.1, 1.0, 5.0]))
-    def time_passes(self, passed_s: float) -> None:
-        self.now_s += passed_s
-
     @precondition(lambda self: self.num_running < NUM_WORKERS and self.pool.alive and not self.closed)
-    @rule(target=RUNNING)
-    def worker_takes(self) -> "Running | None":
+    @rule(target=RUNNING, passed_s=st.sampled_from([0.0, 0.3, 1.0, 5.0]))
+    def worker_takes(self, passed_s: float) -> "Running | None":
+        self.now_s += passed_s
         waiting = list(self.batcher._queue.waiting)
         with self.pool.lock:
             found = self.pool.schedule.next(self.now_s, NUM_WORKERS - self.num_running)
@@ -183,7 +184,7 @@ class Batching(RuleBasedStateMachine):
         self.step()
         assert all(entry.ending is not None for entry in running.entries)
 
-    @precondition(lambda self: self.pool.alive and not self.closed)
+    @precondition(lambda self: self.pool.alive and not self.closed and len(self.calls) >= MIN_CALLS)
     @rule()
     def pool_dies(self) -> None:
         self.pool.alive = False
@@ -191,7 +192,7 @@ class Batching(RuleBasedStateMachine):
         self.step()
         assert all(call.task.done() for call in self.calls)
 
-    @precondition(lambda self: not self.closed)
+    @precondition(lambda self: not self.closed and len(self.calls) >= MIN_CALLS)
     @rule()
     def service_stops(self) -> None:
         self.closed = True
@@ -223,6 +224,8 @@ class Batching(RuleBasedStateMachine):
         assert (self.batcher.num_queued, self.batcher.queued_tokens) == (0, 0)
         assert self.batcher.num_admitted == self.batcher.endings.total()
         assert set(self.batcher.endings) <= set(Ending)
+        for call in self.calls:
+            check(call)
         self.loop.close()
 
 
@@ -241,5 +244,5 @@ def check(call: Call) -> None:
         assert isinstance(error, allowed)
 
 
-Batching.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+Batching.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestBatching = Batching.TestCase
