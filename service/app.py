@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from service import access
 from service.asking import TIMEOUT_HEADER
 from service.bundles import OpenEngine
+from service.counted import Rejection
 from service.direct import DirectRoutes
 from service.draining import Drain
 from service.errors import (
@@ -46,7 +47,7 @@ from service.gate import Gate
 from service.headers import headers_by_path
 from service.keys import KeyRing, read_keys
 from service.loading import Loader
-from service.metrics import Metrics, Rejection
+from service.metrics import Metrics
 from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
 from service.oip.tensors import HEADER
 from service.openapi import describe

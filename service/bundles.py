@@ -70,7 +70,7 @@ def open_bundle(
     _check_specs(folder, manifest)
     check_processor(folder, manifest, reduced_range=this_processor_needs_reduced_range())
     verify_files(folder, manifest)
-    tokenizer = TextTokenizer.from_file(folder / TOKENIZER_FILE)
+    tokenizer = TextTokenizer.shared(folder / TOKENIZER_FILE, manifest.files[TOKENIZER_FILE].sha256)
     engine = open_engine(folder / MODEL_FILE)
     check_golden(folder, manifest, read_golden(folder), tokenizer, engine)
     _warm_up(folder, manifest, engine)

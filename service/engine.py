@@ -10,6 +10,7 @@ import io
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol
@@ -119,6 +120,8 @@ class OnnxEngine:
         self._arena = ArenaWatch()
         wanted = providers(device, work or Work(threads=threads))
         try:
+            if device.name == "cpu":
+                _share_arena()
             # From the path and not from bytes: the file is then never a second time in memory.
             # Without `enable_fallback=0` a provider that fails is replaced by the CPU's, in silence.
             self._session = ort.InferenceSession(
@@ -222,6 +225,13 @@ class EchoEngine:
         return np.stack([weighted, batch.attention_mask_BS.sum(axis=1)], axis=1).astype(np.float32)
 
 
+@cache
+def _share_arena() -> None:
+    """One arena for the sessions of all variants: each would keep what its own largest batches took."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({}))
+
+
 def installed_wheels() -> dict[str, str]:
     """The builds of ONNX Runtime in this environment, and their versions."""
     found = {}
@@ -300,6 +310,7 @@ def _options(threads: int, device: Device) -> ort.SessionOptions:
     options.log_severity_level = SILENT
     # A spinning pool burns whole cores while nothing is asked.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Weights stay out of the arena, which grows by powers of two.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options

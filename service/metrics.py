@@ -5,8 +5,6 @@ Every label set exists from the start, and labels come from closed sets. Knows n
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
 from prometheus_client import (
@@ -19,6 +17,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.encoding import EncodedBatch, Encoding
 from service.routing import VariantName
 from service.statistics import Statistics, Total
@@ -29,67 +28,6 @@ SECONDS = (
 )  # fmt: skip
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-
-
-class Outcome(StrEnum):
-    """How a request to a variant ends."""
-
-    OK = "ok"
-    INVALID = "invalid"
-    REJECTED = "rejected"
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    ERROR = "error"
-
-
-class Stage(StrEnum):
-    """Where the time of a request goes."""
-
-    TOKENIZE = "tokenize"
-    QUEUE = "queue"
-    INFER = "infer"
-    POSTPROCESS = "postprocess"
-
-
-class Rejection(StrEnum):
-    """Why a request was refused although nothing may be wrong with its texts."""
-
-    QUEUE_FULL = "queue_full"
-    RATE_LIMITED = "rate_limited"
-    DEADLINE = "deadline"
-    BODY_TOO_LARGE = "body_too_large"
-    DRAINING = "draining"
-    NOT_READY = "not_ready"
-
-
-class Verdict(StrEnum):
-    """Whether a variant gives a text of a compare the label that the baseline gives it."""
-
-    AGREE = "agree"
-    DISAGREE = "disagree"
-
-
-class Side(StrEnum):
-    """Of two compared variants, whose time it is."""
-
-    BASELINE = "baseline"
-    VARIANT = "variant"
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantFacts:
-    """What is known of a loaded variant and does not change; `sha256` is of its graph, `ort` the runtime's version."""
-
-    name: VariantName
-    version: str
-    precision: str
-    provider: str
-    sha256: str
-    ort: str
-    load_s: float
-    memory_bytes: int
-    file_bytes: int
-    gpu_memory_bytes: int | None = None
 
 
 class Metrics:

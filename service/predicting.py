@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.counted import Stage
 from service.deadlines import Deadline
 from service.encoding import Encoding
 from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
-from service.metrics import Stage
 from service.probabilities import softmax
 from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant

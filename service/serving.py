@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.counted import Outcome, VariantFacts
 from service.devices import max_items
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
@@ -25,7 +26,7 @@ from service.errors import (
 )
 from service.leases import Lease
 from service.memory import Leaving
-from service.metrics import Metrics, Outcome, VariantFacts, VariantMetrics
+from service.metrics import Metrics, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
 from service.variants import Catalog, FailedBundle, device_of, num_workers

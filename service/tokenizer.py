@@ -6,7 +6,8 @@ The only file that imports tokenizers. Knows nothing about queues or models.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
+from weakref import WeakValueDictionary
 
 import tokenizers
 
@@ -29,6 +30,8 @@ class TextInput:
 class TextTokenizer:
     """The tokenizer of a bundle; safe to use from several threads."""
 
+    _of_digest: ClassVar["WeakValueDictionary[str, TextTokenizer]"] = WeakValueDictionary()
+
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         # Its own limits would cut without telling; ours are told in every answer.
         tokenizer.no_truncation()
@@ -43,6 +46,17 @@ class TextTokenizer:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as error:
             raise BundleError(f"{path} is not a tokenizer ({error}); export again") from error
+
+    @classmethod
+    def shared(cls, path: Path, sha256: str) -> "TextTokenizer":
+        """The same for all files of the digest `sha256`, which `path` has, as long as one of them is in use.
+
+        Variants of a model have one vocabulary, and it takes ten megabytes. Raises BundleError.
+        """
+        found = cls._of_digest.get(sha256)
+        if found is None:
+            found = cls._of_digest[sha256] = cls.from_file(path)
+        return found
 
     def encode(self, inputs: Sequence[TextInput], max_tokens: int) -> list[Encoding]:
         """Encode each input, longest-first truncated to `max_tokens`; in order. Releases the GIL."""

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
 from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
+from service.counted import Side, Verdict
 from service.deadlines import Deadline
 from service.errors import MalformedError
 from service.inputs import read_inputs
-from service.metrics import Metrics, Side, Verdict
+from service.metrics import Metrics
 from service.openapi import error_responses, request_body
 from service.predicting import Predicted
 from service.routes import reach

@@ -9,9 +9,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.app import PATHS, REDIRECT, ROUTERS, label_sets, statuses
+from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.devices import EXTRAS
 from service.gate import is_admin, is_open
-from service.metrics import Metrics, Outcome, Rejection, Side, Stage, VariantFacts, Verdict
+from service.metrics import Metrics
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName

@@ -145,7 +145,7 @@ def test_admin_paths(guarded: TestClient, unguarded: TestClient, path: str) -> N
         "this is for admin keys, and the key is a user's; send an admin key",
     )
     let_in = guarded.post(path, headers=bearer(ADMIN))
-    assert let_in.json()["error"] not in (refused.json()["error"], NOT_ENABLED)
+    assert let_in.status_code == (404 if path.endswith("anything") else 200)
     for headers in ({}, bearer(USER), bearer(ADMIN)):
         off = unguarded.post(path, headers=headers)
         assert (off.status_code, off.json()["error"]) == (403, NOT_ENABLED)

@@ -134,8 +134,12 @@ def test_what_a_variant_takes_of_the_gpu(tmp_path, write_bundle, uses, growth) -
 def test_metrics_tell_the_memory_of_the_gpu(models_folder: Path) -> None:
     gpu = FixedGpuMemory(use(900, 100), use(1000, 150), use(900, 150), use(2000, None))
     settings = Settings(models=models_folder, threads=1, device="cuda", variants="dense")
-    catalog = load_catalog(settings, lambda graph: OnnxEngine(graph, threads=1, gpu=gpu), lambda: 0.0)
-    with TestClient(create_app(settings, catalog)) as client:
+
+    def open_engine(graph: Path) -> OnnxEngine:
+        return OnnxEngine(graph, threads=1, gpu=gpu)
+
+    catalog = load_catalog(settings, open_engine, lambda: 0.0)
+    with TestClient(create_app(settings, catalog, open_engine=open_engine)) as client:
         first, second = client.get("/metrics").text, client.get("/metrics").text
         [told] = client.get("/v1/models").json()["variants"]
     assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="device"} 900.0' in first

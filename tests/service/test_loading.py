@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from starlette.requests import Request
 
+from service.deadlines import of_service
 from service.draining import Drain
 from service.encoding import EncodedBatch, FloatArray
 from service.engine import Halt, OnnxEngine
@@ -20,6 +23,7 @@ from service.loading import Loader
 from service.memory import Leaving
 from service.metrics import Metrics
 from service.predicting import Predicted, Predictor
+from service.records import RequestRecord
 from service.routes.compare import _answer as compare_variants
 from service.routing import VariantName
 from service.schemas import CompareRequest
@@ -99,9 +103,10 @@ def predict(serving: Serving, variant: str = "sparse") -> asyncio.Task[tuple[str
 
     async def answer() -> tuple[str, Predicted]:
         found = serving.find("reviews", variant)
-        predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
+        record = RequestRecord(request_id="1", began_s=0.0)
+        predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing, record=record)
         inputs = [TextInput(text="good film")]
-        predicted = await predictor.predict(found, inputs, truncate=False, deadline_s=serving.clock_s() + 30)
+        predicted = await predictor.predict(found, inputs, truncate=False, deadline=of_service(serving.clock_s(), 30.0))
         return found.bundle.manifest.version, predicted
 
     return asyncio.ensure_future(answer())
@@ -165,7 +170,10 @@ async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
     async with running(models_folder, gate) as (serving, loader):
         gate.computing.clear()
         asked = CompareRequest(inputs="good film", repeats=3)
-        comparing = asyncio.ensure_future(compare_variants(serving, asked, soon()))
+        state = {"record": RequestRecord(request_id="1", began_s=0.0)}
+        app = SimpleNamespace(state=SimpleNamespace(serving=serving))
+        request = Request({"type": "http", "headers": [], "state": state, "app": app})
+        comparing = asyncio.ensure_future(compare_variants(request, asked, of_service(serving.clock_s(), 30.0)))
         await gate.until_entered()
         for name in (DENSE, SPARSE):
             assert not (await loader.unload(name, 0.0)).gone

@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from service.deadlines import of_service
 from service.draining import Drain
 from service.encoding import EncodedBatch, FloatArray
 from service.engine import Halt, OnnxEngine
@@ -21,6 +22,7 @@ from service.loading import Loader
 from service.metrics import Metrics
 from service.predicting import Predictor
 from service.probabilities import softmax
+from service.records import RequestRecord
 from service.routing import VariantName
 from service.serving import Serving
 from service.settings import Settings
@@ -125,9 +127,10 @@ class Changes(RuleBasedStateMachine):
         async def ask() -> tuple[str, list[float]]:
             with self.drain.admitted():
                 variant = self.service.find(name.model, name.variant)
-                predictor = Predictor(clock_s=time.monotonic, tokenizing=self.service.tokenizing)
+                record = RequestRecord(request_id="1", began_s=0.0)
+                predictor = Predictor(clock_s=time.monotonic, tokenizing=self.service.tokenizing, record=record)
                 predicted = await predictor.predict(
-                    variant, [TextInput(text=TEXT)], truncate=False, deadline_s=time.monotonic() + 60
+                    variant, [TextInput(text=TEXT)], truncate=False, deadline=of_service(time.monotonic(), 60.0)
                 )
                 return variant.bundle.manifest.version, predicted.probabilities_NC[0].tolist()
 
