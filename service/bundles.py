@@ -16,7 +16,16 @@ from service.routing import VariantName
 from service.tokenizer import TextInput, TextTokenizer
 from sparsebert.digests import verify_files
 from sparsebert.errors import BundleError
-from sparsebert.manifest import MODEL_FILE, TOKENIZER_FILE, Golden, Manifest, read_golden, read_manifest
+from sparsebert.manifest import (
+    BUNDLE_FILES,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Golden,
+    Manifest,
+    read_golden,
+    read_manifest,
+)
 from sparsebert.processor import this_processor_needs_reduced_range
 
 OpenEngine = Callable[[Path], Engine]
@@ -24,13 +33,14 @@ OpenEngine = Callable[[Path], Engine]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedBundle:
-    """A bundle that passed every test; `memory_bytes` is by how much the process grew."""
+    """A bundle that passed every test; `memory_bytes` is by how much the process grew, `gpu_memory_bytes` the GPU."""
 
     manifest: Manifest
     tokenizer: TextTokenizer
     engine: Engine
     load_s: float
     memory_bytes: int
+    gpu_memory_bytes: int | None = None
 
     @property
     def name(self) -> VariantName:
@@ -49,7 +59,7 @@ def open_bundle(
 
     Raises BundleError when the bundle is not to be trusted or does not fit the settings.
     """
-    began_s, bytes_before = clock_s(), resident_bytes()
+    began_s, bytes_before, read = clock_s(), resident_bytes(), _stamps(folder)
     manifest = read_manifest(folder)
     _check_name(folder, manifest)
     if manifest.max_sequence_length > max_batch_tokens:
@@ -60,10 +70,12 @@ def open_bundle(
     _check_specs(folder, manifest)
     check_processor(folder, manifest, reduced_range=this_processor_needs_reduced_range())
     verify_files(folder, manifest)
-    tokenizer = TextTokenizer.from_file(folder / TOKENIZER_FILE)
+    tokenizer = TextTokenizer.shared(folder / TOKENIZER_FILE, manifest.files[TOKENIZER_FILE].sha256)
     engine = open_engine(folder / MODEL_FILE)
     check_golden(folder, manifest, read_golden(folder), tokenizer, engine)
     _warm_up(folder, manifest, engine)
+    if _stamps(folder) != read:
+        raise BundleError(f"{folder} was written to while it was loaded; load it again when it is complete")
     give_back_freed()
     return LoadedBundle(
         manifest=manifest,
@@ -71,7 +83,15 @@ def open_bundle(
         engine=engine,
         load_s=clock_s() - began_s,
         memory_bytes=max(0, resident_bytes() - bytes_before),
+        gpu_memory_bytes=engine.gpu_growth_bytes(),
     )
+
+
+def _stamps(folder: Path) -> list[tuple[int, int, int]]:
+    """What changes with the bundle's files; -1 for one that is not there."""
+    paths = [folder / name for name in (MANIFEST_FILE, *BUNDLE_FILES)]
+    stats = [path.stat() if path.is_file() else None for path in paths]
+    return [(-1, -1, -1) if one is None else (one.st_ino, one.st_size, one.st_mtime_ns) for one in stats]
 
 
 def check_golden(folder: Path, manifest: Manifest, golden: Golden, tokenizer: TextTokenizer, engine: Engine) -> None:
@@ -129,12 +149,10 @@ def _check_specs(folder: Path, manifest: Manifest) -> None:
 
 
 def check_processor(folder: Path, manifest: Manifest, *, reduced_range: bool) -> None:
-    """Raise BundleError when this machine would compute the graph wrongly, or only by converting every number.
+    """Raise BundleError when this machine would compute the graph wrongly.
 
     `reduced_range` says that the processor needs int8 weights of 7 bits.
     """
-    if manifest.precision == "fp16":
-        raise BundleError(f"{folder} is in fp16, for GPUs, and the service computes on the CPU; export fp32 or int8")
     if manifest.weight_range == "full" and reduced_range:
         raise BundleError(
             f"{folder} has int8 weights of 8 bits, which saturate on processors without VNNI such as this one; "

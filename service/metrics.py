@@ -3,13 +3,21 @@
 Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
+from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.encoding import EncodedBatch, Encoding
 from service.routing import VariantName
 from service.statistics import Statistics, Total
@@ -22,49 +30,6 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
-class Outcome(StrEnum):
-    """How a request to a variant ends."""
-
-    OK = "ok"
-    INVALID = "invalid"
-    REJECTED = "rejected"
-    TIMEOUT = "timeout"
-    CANCELLED = "cancelled"
-    ERROR = "error"
-
-
-class Stage(StrEnum):
-    """Where the time of a request goes."""
-
-    TOKENIZE = "tokenize"
-    QUEUE = "queue"
-    INFER = "infer"
-    POSTPROCESS = "postprocess"
-
-
-class Rejection(StrEnum):
-    """Why a request was refused although nothing may be wrong with its texts."""
-
-    QUEUE_FULL = "queue_full"
-    DEADLINE = "deadline"
-    BODY_TOO_LARGE = "body_too_large"
-    DRAINING = "draining"
-    NOT_READY = "not_ready"
-
-
-@dataclass(frozen=True, kw_only=True)
-class VariantFacts:
-    """What is known of a loaded variant and does not change."""
-
-    name: VariantName
-    version: str
-    precision: str
-    provider: str
-    load_s: float
-    memory_bytes: int
-    file_bytes: int
-
-
 class Metrics:
     """All metrics of one service, in their own registry."""
 
@@ -72,7 +37,8 @@ class Metrics:
         # A second series for each counter, which nobody asked for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        of_variant = ("model", "variant")
+        ProcessCollector(registry=self.registry)
+        of_variant, of_pair = ("model", "variant"), ("model", "baseline", "variant")
         self._http_requests = self._counter("http_requests", "HTTP requests answered.", ("method", "route", "status"))
         self._http_seconds = self._histogram(
             "http_request_duration_seconds", "Time to answer an HTTP request.", ("method", "route"), SECONDS
@@ -99,19 +65,31 @@ class Metrics:
         )
         self._ready = self._gauge("model_ready", "1 when the variant can answer, else 0.", of_variant)
         self._info = self._gauge(
-            "model_info", "1; the labels say what is loaded.", (*of_variant, "version", "precision", "provider")
+            "model_info",
+            "1; the labels say what is loaded.",
+            (*of_variant, "version", "precision", "provider", "sha256", "ort"),
         )
         self._load_seconds = self._gauge(
             "model_load_duration_seconds", "Time to open and test the variant.", of_variant
         )
         self._memory = self._gauge(
             "model_memory_bytes",
-            "Size of the variant: growth of the process at load, and its graph file.",
+            "Size of the variant: growth of the process and of the GPU's used memory at load, and its graph file.",
             (*of_variant, "kind"),
         )
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
+        self._gpu_memory = self._gauge(
+            "gpu_memory_used_bytes", "Used memory of the GPU, by everybody and by this process.", ("device", "scope")
+        )
+        self._pairs = self._counter(
+            "experiment_pairs", "Texts of compares, by whether both give them the same label.", (*of_pair, "result")
+        )
+        self._pair_seconds = self._counter(
+            "experiment_infer_seconds", "Time of the batches of compares, of either side.", (*of_pair, "side")
+        )
         for reason in Rejection:
             self._rejections.labels(reason.value)
+        self._loaded: dict[VariantName, VariantFacts] = {}
         # Looking up a child by its labels costs more than counting.
         self._http_of: dict[tuple[str, str, int], Counter] = {}
         self._http_seconds_of: dict[tuple[str, str], Histogram] = {}
@@ -140,18 +118,60 @@ class Metrics:
         self._ready.labels(name.model, name.variant).set(0)
 
     def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
-        """A variant that loaded; the answer counts what happens to it."""
+        """A variant that loaded, maybe in place of its former bundle; the answer counts what happens to it."""
         labels = (facts.name.model, facts.name.variant)
-        self._info.labels(*labels, facts.version, facts.precision, facts.provider).set(1)
+        self._remove_info(facts.name)
+        self._loaded[facts.name] = facts
+        self._info.labels(*_info_labels(facts)).set(1)
         self._load_seconds.labels(*labels).set(facts.load_s)
-        self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
-        self._memory.labels(*labels, "file").set(facts.file_bytes)
+        for kind, num_bytes in _memory_of(facts).items():
+            self._memory.labels(*labels, kind).set(num_bytes)
         self._ready.labels(*labels).set(1)
+        for other in self._loaded.keys() - {facts.name}:
+            self._begin_pair(facts.name, other)
+            self._begin_pair(other, facts.name)
         return VariantMetrics(self, facts.name, facts.version)
+
+    def on_compared(
+        self,
+        baseline: VariantName,
+        variant: VariantName,
+        verdicts: Mapping[Verdict, int],
+        infer_s: Mapping[Side, float],
+    ) -> None:
+        """Two variants answered the same texts, equally often."""
+        for verdict, num_texts in verdicts.items():
+            self._pairs.labels(baseline.model, baseline.variant, variant.variant, verdict.value).inc(num_texts)
+        for side, duration_s in infer_s.items():
+            self._pair_seconds.labels(baseline.model, baseline.variant, variant.variant, side.value).inc(duration_s)
+
+    def _begin_pair(self, baseline: VariantName, variant: VariantName) -> None:
+        if baseline.model == variant.model:
+            self.on_compared(baseline, variant, dict.fromkeys(Verdict, 0), dict.fromkeys(Side, 0.0))
+
+    def remove_variant(self, name: VariantName) -> None:
+        """A variant that is loaded no more: its gauges go, and what was counted stays."""
+        labels = (name.model, name.variant)
+        for kind in self._remove_info(name):
+            self._memory.remove(*labels, kind)
+        for gauge in (self._ready, self._load_seconds, self.queue_depth, self.queue_tokens, self.heartbeat):
+            gauge.remove(*labels)
+
+    def _remove_info(self, name: VariantName) -> list[str]:
+        """Forget what was loaded; the kinds of memory that were told of it."""
+        facts = self._loaded.pop(name, None)
+        if facts is None:
+            return []
+        self._info.remove(*_info_labels(facts))
+        return list(_memory_of(facts))
 
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""
         self._ready.labels(name.model, name.variant).set(int(ready))
+
+    def set_gpu_memory(self, device: str, used_bytes: int | None, *, scope: Literal["device", "process"]) -> None:
+        """How much memory of a GPU is used now; NaN where NVML does not tell."""
+        self._gpu_memory.labels(device, scope).set(float("nan") if used_bytes is None else used_bytes)
 
     def render(self, resident_bytes: int) -> bytes:
         """The text that Prometheus reads."""
@@ -236,3 +256,13 @@ class VariantMetrics:
     def on_beat(self, unix_s: float) -> None:
         """When the batcher last could take work."""
         self._heartbeat.set(unix_s)
+
+
+def _info_labels(facts: VariantFacts) -> tuple[str, ...]:
+    who = (facts.name.model, facts.name.variant)
+    return (*who, facts.version, facts.precision, facts.provider, facts.sha256, facts.ort)
+
+
+def _memory_of(facts: VariantFacts) -> dict[str, int]:
+    told = {"load_delta": facts.memory_bytes, "file": facts.file_bytes, "gpu_load_delta": facts.gpu_memory_bytes}
+    return {kind: num_bytes for kind, num_bytes in told.items() if num_bytes is not None}

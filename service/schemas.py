@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from service.errors import MalformedError
+from service.structure import check_num_tokens
 from sparsebert.manifest import Parity, Quality
 
 _ITEM_SCHEMA: dict[str, Any] = {
@@ -55,7 +56,7 @@ class PredictRequest(_Request):
 class CompareRequest(_Request):
     """Body of `POST /v1/compare`."""
 
-    variants: tuple[Name, ...] | None = Field(
+    variants: Annotated[tuple[Name, ...], Field(max_length=64, fail_fast=True)] | None = Field(
         default=None, description="Variants to compare, two at least; all ready ones of the model when left out."
     )
     baseline: Name | None = Field(
@@ -118,12 +119,15 @@ class CompareAnswer(_Answer):
 
 
 class VariantAnswer(_Answer):
-    """One variant in `GET /v1/models`; what is not known of a failed bundle is null."""
+    """One variant in `GET /v1/models`; what is not known of a bundle that is not loaded is null.
+
+    `error` of one that is ready or unloaded says why its last load failed.
+    """
 
     model: str
     variant: str
     default: bool
-    state: Literal["ready", "failed", "dead"]
+    state: Literal["ready", "failed", "dead", "unloaded"]
     error: str | None = None
     version: str | None = None
     labels: tuple[str, ...] | None = None
@@ -140,12 +144,56 @@ class VariantAnswer(_Answer):
     memory_bytes: int | None = None
     load_s: float | None = None
     provider: str | None = None
+    nodes_on_cpu: int | None = None
+    gpu_memory_bytes: int | None = None
 
 
 class ModelsAnswer(_Answer):
     """Answer of `GET /v1/models`."""
 
     variants: list[VariantAnswer]
+
+
+class FolderVariant(_Answer):
+    """One variant in `GET /v1/admin/models`; `found` says that its bundle lies in the models folder now."""
+
+    model: str
+    variant: str
+    default: bool
+    state: Literal["ready", "failed", "dead", "unloaded"]
+    error: str | None
+    version: str | None
+    found: bool
+    loading: bool
+
+
+class FolderAnswer(_Answer):
+    """Answer of `GET /v1/admin/models`."""
+
+    variants: list[FolderVariant]
+
+
+class LoadAnswer(_Answer):
+    """Answer of a load; `former_version` is what served before it."""
+
+    model: str
+    variant: str
+    version: str
+    former_version: str | None
+    load_s: float
+    memory_bytes: int
+
+
+class UnloadAnswer(_Answer):
+    """Answer of an unload; `former_version` is what served before it.
+
+    `gone` says that its last request has ended and its memory is given back.
+    """
+
+    model: str
+    variant: str
+    former_version: str | None
+    gone: bool
 
 
 class HealthAnswer(_Answer):
@@ -161,8 +209,12 @@ class ErrorAnswer(_Answer):
     request_id: str
 
 
-def parse(schema: type[RequestType], body: bytes) -> RequestType:
-    """Read a body. Raises MalformedError with one sentence."""
+def parse(schema: type[RequestType], body: bytes, max_items: int = 256) -> RequestType:
+    """Read a body with at most `max_items` texts.
+
+    Raises MalformedError with one sentence, or TooManyError for so many values that reading them would take long.
+    """
+    check_num_tokens(body, max_items)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:

@@ -1,24 +1,38 @@
 """What do all routes share while the service runs: the variants with their batchers, and how each one fares?
 
-Knows nothing about HTTP.
+What serves changes in one step of the event loop: a request that found a variant ends on it, the next one finds
+another. Knows nothing about HTTP, nor how bundles are opened.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.counted import Outcome, VariantFacts
+from service.devices import max_items
 from service.draining import Drain
-from service.errors import ClientGoneError, NotReadyError, OverloadError, RequestError, RequestTimeoutError
-from service.metrics import Metrics, Outcome, VariantFacts, VariantMetrics
+from service.engine import RUNTIME_VERSION
+from service.errors import (
+    ClientGoneError,
+    NotReadyError,
+    OverloadError,
+    RequestError,
+    RequestTimeoutError,
+    UnknownVariantError,
+)
+from service.leases import Lease
+from service.memory import Leaving
+from service.metrics import Metrics, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
-from service.variants import Catalog, num_workers
+from service.variants import Catalog, FailedBundle, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
+from sparsebert.manifest import MODEL_FILE, Manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +43,7 @@ class ServingVariant:
     batcher: Batcher
     metrics: VariantMetrics
     clock_s: Callable[[], float]
+    lease: Lease = field(default_factory=Lease)
 
     @property
     def name(self) -> VariantName:
@@ -36,15 +51,19 @@ class ServingVariant:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """The block is one request to this variant; its end is counted once."""
+        """The block is one request to this variant, which is there until it ends; its end is counted once."""
         began_s = self.clock_s()
-        with self.metrics.inflight():
-            try:
+        self.lease.take()
+        try:
+            with self.metrics.inflight():
                 yield
-            except BaseException as error:
-                self.metrics.on_end(outcome_of(error), began_s=began_s, ended_s=self.clock_s())
-                raise
+        except BaseException as error:
+            self.metrics.on_end(outcome_of(error), began_s=began_s, ended_s=self.clock_s())
+            raise
+        else:
             self.metrics.on_end(Outcome.OK, began_s=began_s, ended_s=self.clock_s())
+        finally:
+            self.lease.give_back()
 
 
 class Serving:
@@ -58,11 +77,12 @@ class Serving:
         self.metrics = metrics
         self.drain = drain
         self.clock_s = clock_s
+        self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
-        self.errors = {bundle.name: bundle.error for bundle in catalog.failed}
-        for name in self.errors:
+        self._former: list[ServingVariant] = []
+        for name in self.failures:
             metrics.add_failed(name)
 
     def start(self) -> None:
@@ -74,16 +94,71 @@ class Serving:
     async def close(self) -> None:
         """Stop; whatever still waits is told so."""
         self.workers.close()
-        for variant in self.variants.values():
+        for variant in (*self.variants.values(), *self._former):
             variant.batcher.close()
         self.tokenizing.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def failures(self) -> dict[VariantName, str]:
+        """Why a variant that the service was started with does not serve."""
+        catalog = self.catalog
+        return {
+            name: error
+            for name, error in catalog.errors.items()
+            if name not in self.variants and name not in catalog.unloaded
+        }
+
     def find(self, model: str | None, variant: str | None) -> ServingVariant:
-        """The variant asked for. Raises UnknownVariantError, or NotReadyError when it cannot serve."""
-        name = choose_variant(model, variant, self.catalog.default, self.catalog.names)
-        if name in self.errors:
-            raise NotReadyError(f"variant {name} did not load: {self.errors[name]}")
-        return self.variants[name]
+        """The variant asked for; use it before anything is awaited, or hold its lease.
+
+        Raises UnknownVariantError, also for one that is not loaded, or NotReadyError when it cannot serve.
+        """
+        name = choose_variant(model, variant, self.catalog.defaults, self.catalog.names)
+        found = self.variants.get(name)
+        if found is None:
+            raise self._missing(name)
+        return found
+
+    def _missing(self, name: VariantName) -> UnknownVariantError | NotReadyError:
+        if name in self.catalog.unloaded:
+            there = ", ".join(str(one) for one in sorted(self.variants)) or "none"
+            return UnknownVariantError(f"variant {name} is not loaded; load it, or ask for one that is: {there}")
+        return NotReadyError(f"variant {name} did not load: {self.catalog.errors[name]}")
+
+    def swap_in(self, bundle: LoadedBundle) -> ServingVariant | None:
+        """From now on requests go to this bundle; what runs on the former one, which is returned, ends there."""
+        former = self.variants.get(bundle.name)
+        variant = self._serve(bundle)
+        variant.batcher.start()
+        self.variants = {**self.variants, bundle.name: variant}
+        self.catalog = self.catalog.with_loaded(bundle)
+        if former is not None:
+            self._former.append(former)
+        return former
+
+    def swap_out(self, name: VariantName) -> ServingVariant | None:
+        """From now on no request gets to this variant; what runs on it, which is returned, ends there."""
+        former = self.variants.get(name)
+        self.variants = {one: variant for one, variant in self.variants.items() if one != name}
+        self.catalog = self.catalog.with_unloaded(name)
+        self.metrics.remove_variant(name)
+        if former is not None:
+            self._former.append(former)
+        return former
+
+    def note(self, failed: FailedBundle) -> None:
+        """A load failed; nothing else changes."""
+        self.catalog = self.catalog.with_failed(failed)
+
+    def former_of(self, name: VariantName) -> list[ServingVariant]:
+        """What was swapped out and may still be used."""
+        return [variant for variant in self._former if variant.name == name]
+
+    def let_go(self, former: ServingVariant) -> Leaving:
+        """Nobody uses it any more: end it, and tell what should leave memory now."""
+        former.batcher.close()
+        self._former.remove(former)
+        return Leaving(former.bundle.engine, former.bundle.tokenizer)
 
     def ready_of(self, model: str | None) -> list[ServingVariant]:
         """The variants of a model that can serve, in alphabetical order. Raises UnknownVariantError."""
@@ -106,15 +181,27 @@ class Serving:
     def not_ready(self) -> list[str]:
         """A sentence for each reason not to send requests here."""
         stopping = ["the service is stopping"] if self.drain.draining else []
-        failed = [f"variant {name} did not load: {error}" for name, error in self.errors.items()]
-        return stopping + self.unhealthy() + failed
+        failed = [f"variant {name} did not load: {error}" for name, error in self.failures.items()]
+        empty = [] if self.variants or failed else ["no variant is loaded; load one"]
+        return stopping + self.unhealthy() + failed + empty
 
     def refresh_gauges(self, unix_s: float) -> None:
         """Bring the gauges that nobody pushes up to date."""
         for name, variant in self.variants.items():
-            variant.metrics.set_queue(variant.batcher.num_queued, variant.batcher.queued_tokens)
+            batchers = [one.batcher for one in (variant, *self.former_of(name))]
+            variant.metrics.set_queue(
+                sum(one.num_queued for one in batchers), sum(one.queued_tokens for one in batchers)
+            )
             variant.metrics.on_beat(unix_s - variant.batcher.silence_s())
             self.metrics.set_ready(name, ready=variant.batcher.alive)
+        self._refresh_gpu()
+
+    def _refresh_gpu(self) -> None:
+        gpu = next((one.bundle.engine.gpu for one in self.variants.values() if one.bundle.engine.gpu), None)
+        if gpu is not None:
+            use = gpu.used()
+            self.metrics.set_gpu_memory(str(self.device), use.device_bytes if use else None, scope="device")
+            self.metrics.set_gpu_memory(str(self.device), use.process_bytes if use else None, scope="process")
 
     def _serve(self, bundle: LoadedBundle) -> ServingVariant:
         manifest = bundle.manifest
@@ -123,15 +210,18 @@ class Serving:
             version=manifest.version,
             precision=manifest.precision,
             provider=bundle.engine.provider,
+            sha256=manifest.files[MODEL_FILE].sha256,
+            ort=RUNTIME_VERSION,
             load_s=bundle.load_s,
             memory_bytes=bundle.memory_bytes,
+            gpu_memory_bytes=bundle.gpu_memory_bytes,
             file_bytes=bundle.file_bytes,
         )
         metrics = self.metrics.add_variant(facts)
         limits = BatchLimits(
             max_batch_tokens=self.settings.max_batch_tokens,
             # Where an answer would depend on its batch-mates, a text has none.
-            max_batch_items=self.settings.max_queue_items if manifest.batch_invariant else 1,
+            max_batch_items=self._max_items(manifest) if manifest.batch_invariant else 1,
             max_queue_items=self.settings.max_queue_items,
             max_queue_tokens=self.settings.max_queue_tokens,
         )
@@ -139,6 +229,10 @@ class Serving:
             str(bundle.name), bundle.engine, limits, pool=self.workers, clock_s=self.clock_s, observer=metrics
         )
         return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics, clock_s=self.clock_s)
+
+    def _max_items(self, manifest: Manifest) -> int:
+        most = max_items(self.device, self.settings.max_batch_tokens, manifest.max_sequence_length)
+        return min(most, self.settings.max_queue_items)
 
 
 def outcome_of(error: BaseException) -> Outcome:

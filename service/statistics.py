@@ -1,4 +1,4 @@
-"""What has a variant done since the start, in totals: requests, batches, and the time of each stage?
+"""What has a variant done since it was loaded, in totals: requests, batches, and the time of each stage?
 
 Safe to tell from several threads. Knows nothing about HTTP, Prometheus or queues.
 """

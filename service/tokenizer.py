@@ -6,7 +6,8 @@ The only file that imports tokenizers. Knows nothing about queues or models.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
+from weakref import WeakValueDictionary
 
 import tokenizers
 
@@ -29,11 +30,14 @@ class TextInput:
 class TextTokenizer:
     """The tokenizer of a bundle; safe to use from several threads."""
 
+    _of_digest: ClassVar["WeakValueDictionary[str, TextTokenizer]"] = WeakValueDictionary()
+
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         # Its own limits would cut without telling; ours are told in every answer.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._num_special = tokenizer.num_special_tokens_to_add(False)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -43,21 +47,38 @@ class TextTokenizer:
         except Exception as error:
             raise BundleError(f"{path} is not a tokenizer ({error}); export again") from error
 
+    @classmethod
+    def shared(cls, path: Path, sha256: str) -> "TextTokenizer":
+        """The same for all files of the digest `sha256`, which `path` has, as long as one of them is in use.
+
+        Variants of a model have one vocabulary, and it takes ten megabytes. Raises BundleError.
+        """
+        found = cls._of_digest.get(sha256)
+        if found is None:
+            found = cls._of_digest[sha256] = cls.from_file(path)
+        return found
+
     def encode(self, inputs: Sequence[TextInput], max_tokens: int) -> list[Encoding]:
         """Encode each input, longest-first truncated to `max_tokens`; in order. Releases the GIL."""
         texts = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in inputs]
         encoded = self._tokenizer.encode_batch_fast(texts)
-        return [
-            _encoding(one, len(one.ids), empty=is_empty(text, one))
-            if len(one.ids) <= max_tokens
-            else _encoding(self._truncated(text, max_tokens), len(one.ids), empty=is_empty(text, one))
-            for text, one in zip(inputs, encoded, strict=True)
-        ]
+        return [self._encoding(text, one, max_tokens) for text, one in zip(inputs, encoded, strict=True)]
+
+    def _encoding(self, text: TextInput, encoded: tokenizers.Encoding, max_tokens: int) -> Encoding:
+        # Each look at ids, type_ids or sequence_ids makes a new list.
+        ids, num_tokens = encoded.ids, len(encoded)
+        empty = num_tokens == self._num_special if text.text_pair is None else lacks_one(encoded)
+        if num_tokens > max_tokens:
+            encoded = self._truncated(text, max_tokens)
+            ids = encoded.ids
+        return Encoding(
+            input_ids=tuple(ids), token_type_ids=tuple(encoded.type_ids), num_tokens_full=num_tokens, empty=empty
+        )
 
     def _truncated(self, text: TextInput, max_tokens: int) -> tokenizers.Encoding:
         first = self._tokenizer.encode(text.text, add_special_tokens=False)
         if text.text_pair is None:
-            first.truncate(max_tokens - self._tokenizer.num_special_tokens_to_add(False))
+            first.truncate(max_tokens - self._num_special)
             return self._tokenizer.post_process(first)
         second = self._tokenizer.encode(text.text_pair, add_special_tokens=False)
         room = max_tokens - self._tokenizer.num_special_tokens_to_add(True)
@@ -67,10 +88,9 @@ class TextTokenizer:
         return self._tokenizer.post_process(first, second)
 
 
-def is_empty(text: TextInput, encoded: tokenizers.Encoding) -> bool:
-    """Whether the text, or one of the pair, has no token of its own: nothing in it is visible to the model."""
-    wanted = {0} if text.text_pair is None else {0, 1}
-    return not wanted.issubset(encoded.sequence_ids)
+def lacks_one(encoded: tokenizers.Encoding) -> bool:
+    """Whether one text of a pair has no token of its own: nothing in it is visible to the model."""
+    return not {0, 1}.issubset(encoded.sequence_ids)
 
 
 def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]:
@@ -86,12 +106,3 @@ def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]
     else:
         shorter, longer = room // 2, room - room // 2
     return (longer, shorter) if num_first > num_second else (shorter, longer)
-
-
-def _encoding(encoded: tokenizers.Encoding, num_tokens_full: int, *, empty: bool) -> Encoding:
-    return Encoding(
-        input_ids=tuple(encoded.ids),
-        token_type_ids=tuple(encoded.type_ids),
-        num_tokens_full=num_tokens_full,
-        empty=empty,
-    )

@@ -25,6 +25,7 @@ from sparsebert import __version__
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "parameters", "statistics")
 DEAD = "the workers are dead; restart the service"
+UNLOADED = "unloaded"
 _NONE = DurationAnswer(count=0, ns=0)
 
 
@@ -53,6 +54,7 @@ def model(asked: str, variant: ServingVariant, variants: Sequence[str]) -> Model
             "labels": json.dumps(manifest.labels, ensure_ascii=False),
             "precision": manifest.precision,
             "provider": bundle.engine.provider,
+            "nodes_on_cpu": str(bundle.engine.nodes_on_cpu),
             "max_sequence_length": str(manifest.max_sequence_length),
             "encoder_sparsity": str(manifest.size.encoder_sparsity),
         },
@@ -60,21 +62,18 @@ def model(asked: str, variant: ServingVariant, variants: Sequence[str]) -> Model
 
 
 def index(serving: Serving, *, ready_only: bool) -> list[IndexEntry]:
-    """Every variant of the models folder, in alphabetical order."""
+    """Every variant that the service knows, in alphabetical order."""
     entries = [_entry(name, serving) for name in serving.catalog.names]
     return [entry for entry in entries if entry.state == "READY" or not ready_only]
 
 
 def _entry(name: VariantName, serving: Serving) -> IndexEntry:
-    reason = serving.errors.get(name)
-    if reason is None and not serving.variants[name].batcher.alive:
-        reason = DEAD
-    return IndexEntry(
-        name=name.model,
-        version=name.variant,
-        state="READY" if reason is None else "UNAVAILABLE",
-        reason=reason or "",
-    )
+    variant, error = serving.variants.get(name), serving.catalog.errors.get(name, "")
+    if variant is None:
+        return IndexEntry(name=name.model, version=name.variant, state="UNAVAILABLE", reason=error or UNLOADED)
+    if not variant.batcher.alive:
+        return IndexEntry(name=name.model, version=name.variant, state="UNAVAILABLE", reason=DEAD)
+    return IndexEntry(name=name.model, version=name.variant, state="READY", reason=error)
 
 
 def statistics(variant: ServingVariant, *, now_s: float, unix_s: float) -> ModelStatistics:

@@ -29,7 +29,7 @@ class InputTensor(_Request):
     """One input: texts as BYTES of the shape [N] or [N, 1]."""
 
     name: Word = Field(description="`text`, or `text_pair` for the second texts of pairs.")
-    shape: Annotated[tuple[Size, ...], Field(max_length=8)]
+    shape: Annotated[tuple[Size, ...], Field(max_length=8, fail_fast=True)]
     datatype: Word = Field(description="`BYTES`.")
     parameters: InputParameters | None = None
     data: list[Any] | None = Field(default=None, description="The texts.")
@@ -68,8 +68,8 @@ class InferRequest(_Request):
 
     id: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Comes back in the answer.")
     parameters: InferParameters | None = None
-    inputs: Annotated[tuple[InputTensor, ...], Field(max_length=16)]
-    outputs: Annotated[tuple[RequestedOutput, ...], Field(max_length=16)] | None = Field(
+    inputs: Annotated[tuple[InputTensor, ...], Field(max_length=16, fail_fast=True)]
+    outputs: Annotated[tuple[RequestedOutput, ...], Field(max_length=16, fail_fast=True)] | None = Field(
         default=None, description="Outputs to answer with; all when left out."
     )
 
@@ -78,6 +78,16 @@ class IndexRequest(_Request):
     """Body of `POST /v2/repository/index`."""
 
     ready: bool | None = Field(default=None, description="List only what is ready.")
+
+
+class ChangeRequest(_Request):
+    """Body of `POST /v2/repository/models/{model}/load` and `.../unload`."""
+
+    parameters: dict[str, Any] | None = Field(
+        default=None,
+        description="`unload_dependents` is passed over: nothing depends on a model. Anything else is refused: a "
+        "bundle is loaded as it lies in the models folder.",
+    )
 
 
 class _Answer(BaseModel):
@@ -189,7 +199,7 @@ class BatchStatistics(_Answer):
 
 
 class ModelStatistics(_Answer):
-    """Totals of one variant since the start."""
+    """Totals of one variant since it was loaded."""
 
     name: str
     version: str

@@ -1,44 +1,62 @@
 """`GET /v1/models`: which variants are here, what are they and how do they fare?"""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 
 from service.routes import reach
+from service.routing import VariantName
 from service.schemas import ModelsAnswer, VariantAnswer
-from service.serving import Serving, ServingVariant
+from service.serving import Serving
 
 router = APIRouter(tags=["models"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How a variant fares."""
+
+    name: Literal["ready", "failed", "dead", "unloaded"]
+    error: str | None
+
+
 @router.get("/v1/models", summary="List every variant", response_model=ModelsAnswer)
 async def models(request: Request) -> Response:
-    """Every variant of the models folder, also those that did not load."""
+    """Every variant that the service knows, also those that did not load or are unloaded."""
     return reach.json(list_variants(reach.serving(request)))
 
 
 def list_variants(serving: Serving) -> ModelsAnswer:
     """In alphabetical order."""
-    answers = []
-    for name in serving.catalog.names:
-        default = name == serving.catalog.default
-        if name in serving.errors:
-            error = serving.errors[name]
-            answers.append(
-                VariantAnswer(model=name.model, variant=name.variant, default=default, state="failed", error=error)
-            )
-        else:
-            answers.append(_tell(serving.variants[name], default=default))
-    return ModelsAnswer(variants=answers)
+    return ModelsAnswer(variants=[_tell(serving, name) for name in serving.catalog.names])
 
 
-def _tell(variant: ServingVariant, *, default: bool) -> VariantAnswer:
+def state_of(serving: Serving, name: VariantName) -> State:
+    """How a variant fares, and what is wrong with it or with its last load."""
+    error = serving.catalog.errors.get(name)
+    variant = serving.variants.get(name)
+    if variant is None:
+        return State(name="failed" if name in serving.failures else "unloaded", error=error)
+    if variant.batcher.alive:
+        return State(name="ready", error=error)
+    return State(name="dead", error="its workers are dead; restart the service")
+
+
+def _tell(serving: Serving, name: VariantName) -> VariantAnswer:
+    default, state = name == serving.catalog.default, state_of(serving, name)
+    variant = serving.variants.get(name)
+    if variant is None:
+        return VariantAnswer(
+            model=name.model, variant=name.variant, default=default, state=state.name, error=state.error
+        )
     bundle, manifest = variant.bundle, variant.bundle.manifest
-    alive = variant.batcher.alive
     return VariantAnswer(
         model=manifest.name,
         variant=manifest.variant,
         default=default,
-        state="ready" if alive else "dead",
-        error=None if alive else "its workers are dead; restart the service",
+        state=state.name,
+        error=state.error,
         version=manifest.version,
         labels=manifest.labels,
         pair=manifest.task.pair,
@@ -54,4 +72,6 @@ def _tell(variant: ServingVariant, *, default: bool) -> VariantAnswer:
         memory_bytes=bundle.memory_bytes,
         load_s=round(bundle.load_s, 3),
         provider=bundle.engine.provider,
+        nodes_on_cpu=bundle.engine.nodes_on_cpu,
+        gpu_memory_bytes=bundle.gpu_memory_bytes,
     )

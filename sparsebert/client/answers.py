@@ -67,7 +67,7 @@ class VariantAnswer(_Answer):
     model: str
     variant: str
     default: bool
-    state: Literal["ready", "failed", "dead"]
+    state: Literal["ready", "failed", "dead", "unloaded"]
     error: str | None = None
     version: str | None = None
     labels: tuple[str, ...] | None = None
@@ -84,6 +84,8 @@ class VariantAnswer(_Answer):
     memory_bytes: int | None = None
     load_s: float | None = None
     provider: str | None = None
+    nodes_on_cpu: int | None = None
+    gpu_memory_bytes: int | None = None
 
 
 class ModelsAnswer(_Answer):

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from starlette.testclient import TestClient
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from service.app import create_app
+from service.keys import KeyRing, Scope, make_key, write_line
 from service.settings import Settings
 from sparsebert.manifest import seal
 
@@ -23,6 +26,8 @@ WORDS = ("good", "bad", "fine", "awful", "film", "plot", "the", "a", "very", "no
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
 LABELS = ("negative", "positive")
 MAX_LENGTH = 16
+ADMIN_PLAIN, ADMIN_KEY = make_key("operator", Scope.ADMIN, None, lambda size: "k" * size)
+ADMIN_HEADERS = {"X-API-Key": ADMIN_PLAIN}
 WriteBundle = Callable[..., Path]
 
 
@@ -124,11 +129,12 @@ def expected_logits() -> Callable[..., np.ndarray]:
 
 def write_tiny_bundle(
     models: Path, model: str = "reviews", variant: str = "dense", *,
-    seed: int = 0, pair: bool = False, golden_off_by: float = 0.0, **manifest: object,
+    seed: int = 0, pair: bool = False, golden_off_by: float = 0.0, spare_rows: int = 0, **manifest: object,
 ) -> Path:  # fmt: skip
     folder = models / model / variant
     folder.mkdir(parents=True)
-    table = build_table(seed)
+    # Rows of 8 bytes that no word reads make it as large as a real one.
+    table = np.pad(build_table(seed), ((0, spare_rows), (0, 0)))
     onnx.save(build_graph(table), folder / "model.onnx")
     build_tokenizer().save(str(folder / "tokenizer.json"))
     text_pair = "bad film" if pair else None
@@ -165,16 +171,44 @@ def service_url(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteBun
     write_bundle(folder, variant="dense", seed=0)
     write_bundle(folder, variant="sparse", seed=1)
     write_bundle(folder, model="questions", pair=True, seed=0)
-    flags = ["--models", str(folder), "--port", "0", "--threads", "1", "--default-variant", "reviews/dense"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "sparsebert", "serve", *flags], stderr=subprocess.PIPE, text=True
-    ) as process:
+    with serving_process(folder, "--default-variant", "reviews/dense") as (_, url):
+        yield url
+
+
+@contextmanager
+def serving_process(folder: Path, *flags: str) -> Iterator[tuple[int, str]]:
+    """The id and the address of a real process."""
+    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(folder), "--port", "0", "--threads", "1"]
+    with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             told = (re.search(r"serving on (http://127\.0\.0\.1:\d+)/", line) for line in process.stderr)
-            yield next(found[1] for found in told if found)
+            yield process.pid, next(found[1] for found in told if found)
         finally:
             process.kill()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminService:
+    """A real process, and the headers by which its variants may be changed."""
+
+    process_id: int
+    url: str
+    headers: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def admin_service(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteBundle) -> Iterator[AdminService]:
+    """Serves `reviews/dense`; `reviews/sparse` and `large/dense`, of 64 MB, lie there."""
+    folder = tmp_path_factory.mktemp("changed")
+    write_bundle(folder, variant="dense", seed=0)
+    write_bundle(folder, variant="sparse", seed=1)
+    write_bundle(folder, model="large", seed=2, spare_rows=8_000_000)
+    keys = tmp_path_factory.mktemp("keys") / "keys.jsonl"
+    keys.write_text(write_line(ADMIN_KEY))
+    keys.chmod(0o600)
+    with serving_process(folder, "--variants", "reviews/dense", "--api-keys", str(keys)) as (process_id, url):
+        yield AdminService(process_id=process_id, url=url, headers=ADMIN_HEADERS)
 
 
 @pytest.fixture
@@ -182,4 +216,12 @@ def client(models_folder: Path) -> Iterator[TestClient]:
     """A running app over `models_folder`."""
     settings = Settings(models=models_folder, threads=1, max_body_bytes=1_000_000)
     with TestClient(create_app(settings), raise_server_exceptions=False) as running:
+        yield running
+
+
+@pytest.fixture
+def admin_client(models_folder: Path) -> Iterator[TestClient]:
+    """The same, by one who may change what serves."""
+    app = create_app(Settings(models=models_folder, threads=1), ring=KeyRing(keys=(ADMIN_KEY,)))
+    with TestClient(app, raise_server_exceptions=False, headers=ADMIN_HEADERS) as running:
         yield running

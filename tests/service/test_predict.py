@@ -162,7 +162,8 @@ def test_page_docs_and_openapi_need_no_internet(client: TestClient) -> None:
     assert client.get("/docs/swagger-ui-bundle.js").status_code == 200
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/v1/predict", "/v1/compare", "/v1/models", "/healthz", "/readyz", "/metrics",
+        "/v1/predict", "/v1/compare", "/v1/models", "/healthz", "/readyz", "/metrics", "/v1/admin/models",
+        "/v1/admin/models/{model}/variants/{variant}/load", "/v1/admin/models/{model}/variants/{variant}/unload",
         "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/v2/models/{model}",
         "/v2/models/{model}/ready", "/v2/models/{model}/stats", "/v2/models/{model}/infer",
         "/v2/models/{model}/versions/{version}", "/v2/models/{model}/versions/{version}/ready",

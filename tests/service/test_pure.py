@@ -17,7 +17,7 @@ from service.draining import Drain
 from service.errors import DrainingError, MalformedError, TooLongError, TooManyError, UnknownVariantError
 from service.inputs import check_pairs, read_inputs
 from service.probabilities import softmax, top_labels
-from service.routing import VariantName, choose_default, choose_variant
+from service.routing import VariantName, choose_defaults, choose_variant
 from service.tokenizer import TextInput
 from sparsebert.cpus import available_cpus, quota_cpus
 from sparsebert.errors import ConfigError
@@ -39,7 +39,7 @@ ALL = [DENSE, SPARSE, PAIRS]
     ],
 )
 def test_routing(model: str | None, variant: str | None, chosen: VariantName) -> None:
-    assert choose_variant(model, variant, SPARSE, ALL) == chosen
+    assert choose_variant(model, variant, (SPARSE, PAIRS), ALL) == chosen
 
 
 @pytest.mark.parametrize(
@@ -52,16 +52,16 @@ def test_routing(model: str | None, variant: str | None, chosen: VariantName) ->
 )
 def test_routing_says_what_exists(model: str | None, variant: str | None, sentence: str) -> None:
     with pytest.raises(UnknownVariantError) as caught:
-        choose_variant(model, variant, SPARSE, ALL)
+        choose_variant(model, variant, (SPARSE, PAIRS), ALL)
     assert str(caught.value) == sentence
 
 
 def test_default_variant() -> None:
-    assert choose_default("", ALL) == PAIRS
-    assert choose_default("dense", ALL) == DENSE
-    assert choose_default("reviews/sparse", ALL) == SPARSE
+    assert choose_defaults("", ALL) == (PAIRS, DENSE)
+    assert choose_defaults("dense", ALL) == (DENSE, PAIRS)
+    assert choose_defaults("reviews/sparse", ALL) == (SPARSE, PAIRS)
     with pytest.raises(ConfigError, match="choose pairs/sparse, reviews/dense, reviews/sparse"):
-        choose_default("nope", ALL)
+        choose_defaults("nope", ALL)
 
 
 def measured(rows: list[list[float]], *infer_ms: float, labels: tuple[str, ...] = ("no", "yes")) -> Measured:
@@ -195,7 +195,9 @@ def test_a_drain_waits_for_what_had_begun_but_not_for_ever() -> None:
 def test_a_server_whose_workers_died_for_good_ends(dead: bool) -> None:
     async def nothing(*_: object) -> None: ...
 
-    server = DrainingServer(uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead)
+    server = DrainingServer(
+        uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead, patience_s=30.0
+    )
     asyncio.run(server.on_tick(1))
     assert server.should_exit is dead
 
@@ -209,7 +211,9 @@ def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
     async def nothing(scope: object, receive: object, send: object) -> None: ...
 
     drain = Drain(timeout_s=0.0)
-    server = DrainingServer(uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False)
+    server = DrainingServer(
+        uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False, patience_s=30.0
+    )
     with drain.admitted():
         asyncio.run(server.on_tick(1))
         assert (ended, server.should_exit) == ([], False)

@@ -1,6 +1,9 @@
 """Texts are cut exactly as the tokenizers library cuts them, and it is told."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from service.tokenizer import TextInput, TextTokenizer, longest_first
+from sparsebert.errors import BundleError
 
 MakeTokenizer = Callable[[], Tokenizer]
 words = st.lists(st.sampled_from(["good", "bad", "film", "the", "unheard"]), min_size=1, max_size=20).map(" ".join)
@@ -64,3 +68,19 @@ def test_limits_of_the_file_do_not_count(make_tokenizer: MakeTokenizer) -> None:
     tokenizer.enable_padding(length=12)
     [encoding] = TextTokenizer(tokenizer).encode([TextInput(text="the good film")], 16)
     assert encoding.num_tokens == 5
+
+
+def test_one_tokenizer_serves_all_files_of_a_digest_and_leaves_with_the_last(
+    tmp_path: Path, make_tokenizer: MakeTokenizer
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    make_tokenizer().save(str(path))
+    first, other = TextTokenizer.shared(path, "a digest"), TextTokenizer.shared(path, "another")
+    assert TextTokenizer.shared(tmp_path / "not opened", "a digest") is first
+    assert other is not first
+    left = weakref.ref(first)
+    del first
+    gc.collect()
+    assert left() is None
+    with pytest.raises(BundleError, match="is not a tokenizer"):
+        TextTokenizer.shared(tmp_path / "not opened", "a digest")

@@ -90,13 +90,42 @@ def test_refusals_are_its_exceptions(client) -> None:
         (lambda: client.infer("reviews", [text_input("good " * 40)]), "422", "has 42 tokens, the limit is 16"),
         (lambda: client.infer("reviews", [text_input("")]), "400", "inputs[0] is empty"),
         (lambda: client.get_model_metadata("reviews", "1"), "404", "has no variant '1'"),
-        (lambda: client.load_model("reviews"), "403", "is not enabled"),
-        (lambda: client.unload_model("reviews"), "403", "is not enabled"),
     ):
         with pytest.raises(utils.InferenceServerException) as refused:
             call()
         assert refused.value.status() == status
         assert words in refused.value.message()
+
+
+def test_models_are_loaded_and_unloaded(admin_service) -> None:
+    headers = admin_service.headers
+    with triton.InferenceServerClient(admin_service.url.removeprefix("http://")) as client:
+
+        def ready() -> list[str]:
+            index = client.get_model_repository_index(headers=headers)
+            return [f"{one['name']}.{one['version']}" for one in index if one["state"] == "READY"]
+
+        assert ready() == ["reviews.dense"]
+        client.load_model("reviews.sparse", headers=headers)
+        assert client.is_model_ready("reviews", "sparse", headers=headers)
+        label = client.infer("reviews.sparse", [text_input("good")], headers=headers).as_numpy("label").tolist()
+        client.load_model("reviews", headers=headers)
+        again = client.infer("reviews.sparse", [text_input("good")], headers=headers).as_numpy("label").tolist()
+        assert again == label
+        client.unload_model("reviews.sparse", headers=headers)
+        assert not client.is_model_ready("reviews", "sparse", headers=headers)
+        client.unload_model("reviews", unload_dependents=True, headers=headers)
+        assert ready() == []
+        client.load_model("reviews.dense", headers=headers)
+        assert ready() == ["reviews.dense"]
+        for call, status, words in (
+            (lambda: client.load_model("nope", headers=headers), "404", "there is no model 'nope'"),
+            (lambda: client.load_model("reviews", config="{}", headers=headers), "400", "'config' is not taken"),
+            (lambda: client.infer("reviews.sparse", [text_input("good")], headers=headers), "404", "is not loaded"),
+        ):
+            with pytest.raises(utils.InferenceServerException) as refused:
+                call()
+            assert (refused.value.status(), words in refused.value.message()) == (status, True)
 
 
 def test_statistics_grow_by_what_was_asked(client) -> None:

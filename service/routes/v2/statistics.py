@@ -1,4 +1,4 @@
-"""`GET /v2/models/stats` and `GET /v2/models/{model}/stats`: what have variants done since the start?"""
+"""`GET /v2/models/stats` and `GET /v2/models/{model}/stats`: what have variants done since they were loaded?"""
 
 import time
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ router = APIRouter(tags=["Open Inference Protocol"])
 
 @router.get("/v2/models/stats", summary="Statistics of all", response_model=StatisticsAnswer)
 async def statistics(request: Request) -> Response:
-    """Every variant that loaded."""
+    """Every variant that is loaded."""
     serving = reach.serving(request)
     return reach.json(_tell(serving, [variant for _, variant in sorted(serving.variants.items())]))
 
@@ -32,7 +32,7 @@ async def statistics(request: Request) -> Response:
     responses=error_responses(404, 503),
 )
 async def model_statistics(request: Request, model: ModelPath) -> Response:
-    """Every variant of the model that loaded, or the one that is named."""
+    """Every variant of the model that is loaded, or the one that is named."""
     serving = reach.serving(request)
     return reach.json(_tell(serving, _variants(serving, model, None)))
 
