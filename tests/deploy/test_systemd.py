@@ -1,0 +1,370 @@
+"""The unit, and the scripts that install and update, in a root of their own with stand-ins for systemd and pip."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from service.cli import JOIN_S
+from service.settings import ENV_PREFIX, Settings, env_name, read_settings
+from sparsebert.cli import COMMANDS
+
+SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
+UNIT = SYSTEMD / "sparsebert.service"
+PROGRAMS = {
+    "systemctl": """echo "$*" >> "$CALLS"
+case $1 in show) echo infinity ;; is-active) [[ -e $ROOT/started ]] ;; restart) touch "$ROOT/started" ;; esac
+""",
+    # Runs what it is given; the rest are properties.
+    "systemd-run": """while [[ $1 == --* ]]; do shift; done
+echo "test ${*: -1}" >> "$CALLS"
+exec "$@"
+""",
+    # Makes a folder that looks like a virtual environment; anything else is Python's.
+    "python-stand-in": """if [[ "$1 $2" == "-m venv" ]]; then
+    mkdir -p "$3/bin"
+    cp "$0" "$3/bin/python"
+elif [[ "$1 $2" == "-m pip" ]]; then
+    echo "pip ${*:3}" >> "$CALLS"
+    cp "$STAND_INS/sparsebert" "$(dirname "$0")/sparsebert"
+else
+    exec "$REAL_PYTHON" "$@"
+fi
+""",
+    # The golden self-test: what is wrong with these models is in a file beside the manifest.
+    "sparsebert": """echo "table of ${*: -1}"
+! grep -rq fails-its-test "${*: -1}"
+""",
+}
+
+
+def words_of(name: str) -> list[tuple[str, str]]:
+    lines = (SYSTEMD / name).read_text().splitlines()
+    return [tuple(line.split("=", 1)) for line in lines if re.match(r"[A-Za-z_]+=", line)]
+
+
+def variables_of(name: str) -> dict[str, str]:
+    return {key: value for key, value in words_of(name) if key.startswith(ENV_PREFIX)}
+
+
+def test_the_unit_starts_a_command_with_settings_that_exist():
+    unit = dict(words_of("sparsebert.service"))
+    program, *words = unit["ExecStart"].split()
+    assert program == "/opt/sparsebert/current/bin/sparsebert"
+    assert words == ["serve"]
+    assert "serve" in {command.word for command in COMMANDS}
+    given = variables_of("sparsebert.env")
+    assert set(given) <= {env_name(field) for field in Settings.model_fields}
+    settings = read_settings([], given)
+    assert (settings.models, settings.variants) == (Path("/var/lib/sparsebert/models"), ("sparse-int8",))
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_unit_gives_time_to_drain_and_limits():
+    unit = dict(words_of("sparsebert.service"))
+    assert float(unit["TimeoutStopSec"]) > Settings.model_fields["drain_timeout_s"].default + JOIN_S
+    assert (unit["CPUQuota"], unit["MemoryMax"], unit["Restart"]) == ("100%", "512M", "on-failure")
+    assert unit["Environment"] == "ORT_DISABLE_TELEMETRY=1"
+
+
+def test_keys_come_as_a_credential():
+    drop_in = dict(words_of("api-keys.conf"))
+    name, path = drop_in["LoadCredential"].split(":")
+    assert path == "/etc/sparsebert/api-keys"
+    assert drop_in["Environment"] == f"{env_name('api_keys')}=%d/{name}"
+
+
+def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
+
+
+def test_systemd_understands_the_unit(tmp_path):
+    unit = tmp_path / "sparsebert.service"
+    unit.write_text(UNIT.read_text().replace("ExecStart=/opt/sparsebert/current/bin/sparsebert", "ExecStart=/bin/true"))
+    verified = analyze("verify", "--man=no", str(unit))
+    assert (verified.returncode, verified.stderr) == (0, "")
+    unit.write_text(unit.read_text() + "\n[Service]\nMemoryMax=much\n")
+    assert "much" in analyze("verify", "--man=no", str(unit)).stderr
+
+
+def test_systemd_calls_the_unit_s_exposure_ok():
+    judged = analyze("security", "--offline=yes", "--no-pager", "--threshold=15", str(UNIT))
+    if "unrecognized option" in judged.stderr:
+        pytest.skip("this systemd-analyze judges no files")
+    assert judged.returncode == 0, judged.stdout[-500:]
+
+
+class Box:
+    """A root folder, and a service whose readiness is what is written in the models and the release it has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.checkout, self.calls_file = folder / "root", folder / "checkout", folder / "calls"
+        self.opt, self.state = self.root / "opt/sparsebert", self.root / "var/lib/sparsebert"
+        stand_ins = folder / "stand-ins"
+        for path in (self.root, stand_ins):
+            path.mkdir()
+        for name, body in PROGRAMS.items():
+            (stand_ins / name).write_text("#!/bin/bash\n" + body)
+            (stand_ins / name).chmod(0o755)
+        for name in ("sparsebert", "service", "training", "export"):
+            (self.checkout / name).mkdir(parents=True)
+            (self.checkout / name / "__init__.py").write_text(name)
+        for name in ("pyproject.toml", "constraints.txt"):
+            (self.checkout / name).touch()
+        shutil.copytree(SYSTEMD, self.checkout / "deploy/systemd")
+        self._variables = {
+            "PATH": f"{stand_ins}:{os.environ['PATH']}",
+            "ROOT": str(self.root),
+            "PYTHON": "python-stand-in",
+            "REAL_PYTHON": sys.executable,
+            "STAND_INS": str(stand_ins),
+            "CALLS": str(self.calls_file),
+            "WAIT_S": "0",
+        }
+
+    def install(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return self._run(self.checkout / "deploy/systemd/install.sh", *words)
+
+    def update(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+        return self._run(self.root / "usr/local/sbin/sparsebert-update-models", *words)
+
+    def _run(self, script: Path, *words: str | Path) -> "subprocess.CompletedProcess[str]":
+        self.calls_file.write_text("")
+        return subprocess.run(["bash", script, *words], env=self._variables, capture_output=True, text=True)
+
+    def set_port(self, port: int) -> None:
+        (self.root / "etc/sparsebert").mkdir(parents=True)
+        (self.root / "etc/sparsebert/sparsebert.env").write_text(f"SPARSEBERT_PORT={port}\n")
+
+    @property
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().splitlines()
+
+    @property
+    def served(self) -> str:
+        """What is written in the models that the link points to."""
+        return (self.state / "models/demo/sparse-int8/manifest.json").read_text()
+
+    @property
+    def release(self) -> str:
+        """What was installed as `service` when the release that is linked was made: its text, by its name."""
+        return (self.opt / "current").readlink().name
+
+    def models(self, text: str) -> Path:
+        folder = self.root.parent / "incoming" / text
+        (folder / "demo/sparse-int8").mkdir(parents=True)
+        (folder / "demo/sparse-int8/manifest.json").write_text(text)
+        return folder
+
+    def change_sources(self, text: str) -> None:
+        (self.checkout / "service/__init__.py").write_text(text)
+
+    def is_ready(self) -> bool:
+        bad_release = (self.opt / "current/never-ready").exists()
+        return not bad_release and (self.state / "models").exists() and "never-ready" not in self.served
+
+
+@pytest.fixture
+def box(tmp_path):
+    if shutil.which("bash") is None or shutil.which("flock") is None:
+        pytest.skip("no bash or no flock")
+    made = Box(tmp_path)
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" and made.is_ready() else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    made.set_port(server.server_port)
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def installed(box):
+    assert box.install().returncode == 0
+    return box
+
+
+def test_a_dry_run_writes_nothing(box):
+    before = sorted(box.root.rglob("*"))
+    done = box.install("--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"making {box.opt}/releases/" in done.stdout
+    assert sorted(box.root.rglob("*")) == before
+    assert box.calls == []
+
+
+def test_without_models_it_installs_and_starts_nothing(box):
+    done = box.install()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert box.calls[0] == (
+        f"pip install --quiet --disable-pip-version-check --constraint {box.checkout}/constraints.txt "
+        f"{box.checkout}[serve]"
+    )
+    assert box.calls[1:] == ["daemon-reload", "enable --quiet sparsebert"]
+    assert (box.root / "etc/systemd/system/sparsebert.service").read_bytes() == UNIT.read_bytes()
+    assert "there are no models yet" in done.stdout
+
+
+def test_its_settings_are_written_once(box):
+    settings = box.root / "etc/sparsebert/sparsebert.env"
+    settings.unlink()
+    assert box.install().returncode == 0
+    assert settings.read_bytes() == (SYSTEMD / "sparsebert.env").read_bytes()
+    settings.write_text("mine")
+    box.change_sources("new")
+    assert box.install().returncode == 0
+    assert settings.read_text() == "mine"
+
+
+def test_again_it_changes_nothing(installed):
+    assert installed.update(installed.models("one")).returncode == 0
+    done = installed.install()
+    assert done.returncode == 0
+    assert [call for call in installed.calls if call.startswith(("pip", "restart"))] == []
+    assert "nothing has changed" in done.stdout
+
+
+def test_without_an_index_it_takes_wheels(box):
+    assert box.install("--wheels", "/media/usb").returncode == 0
+    assert " --no-index --find-links /media/usb --constraint " in box.calls[0]
+
+
+def test_an_upgrade_is_tested_on_the_models_and_can_be_undone(installed):
+    installed.update(installed.models("one"))
+    first = installed.release
+    installed.change_sources("new")
+    assert installed.install().returncode == 0
+    second = installed.release
+    assert second != first
+    assert installed.calls[1:] == [
+        "show --property=MemoryMax --value sparsebert", f"test {installed.state}/models",
+        "daemon-reload", "enable --quiet sparsebert", "restart sparsebert",
+    ]  # fmt: skip
+    assert installed.install("--rollback").returncode == 0
+    assert (installed.release, installed.calls[-1]) == (first, "restart sparsebert")
+
+
+def test_a_release_that_fails_on_the_models_is_not_switched_to(installed):
+    installed.update(installed.models("one"))
+    first = installed.release
+    installed.change_sources("new")
+    (installed.state / "models/demo/sparse-int8/manifest.json").write_text("fails-its-test")
+    done = installed.install()
+    assert (done.returncode, installed.release) == (1, first)
+    assert "nothing was switched" in done.stderr
+    assert "restart sparsebert" not in installed.calls
+
+
+def test_a_release_that_does_not_get_ready_is_switched_back_from(installed):
+    installed.update(installed.models("one"))
+    first = installed.release
+    installed.change_sources("new")
+    planned = installed.install("--dry-run").stdout
+    release = Path(re.search(r"making (\S+)", planned)[1])
+    assert installed.install().returncode == 0
+    (release / "never-ready").touch()
+    assert installed.install("--rollback").returncode == 0
+    assert installed.release == first
+    done = installed.install()
+    assert (done.returncode, installed.release) == (1, first)
+    assert "the one before serves again" in done.stderr
+    assert installed.calls.count("restart sparsebert") == 2
+
+
+def test_models_are_tested_switched_and_the_last_two_kept(installed):
+    for text in ("one", "two", "three"):
+        done = installed.update(installed.models(text))
+        assert (done.returncode, installed.served) == (0, text), done.stderr
+        assert installed.calls[-1] == "restart sparsebert"
+        assert sum(call.startswith("test ") for call in installed.calls) == 1
+    kept = {folder.read_text() for folder in installed.state.glob("releases/*/demo/sparse-int8/manifest.json")}
+    assert kept == {"two", "three"}
+
+
+def test_the_same_models_again_are_not_served_anew(installed):
+    folder = installed.models("one")
+    installed.update(folder)
+    done = installed.update(folder)
+    assert (done.returncode, installed.calls) == (0, [])
+    assert "serve already" in done.stdout
+
+
+def test_models_that_were_damaged_on_the_disk_can_be_brought_again(installed):
+    folder = installed.models("one")
+    installed.update(folder)
+    (installed.state / "models/demo/sparse-int8/manifest.json").write_text("rotten")
+    assert installed.update(folder).returncode == 0
+    assert installed.served == "one"
+
+
+def test_models_that_fail_their_test_change_nothing(installed):
+    installed.update(installed.models("one"))
+    done = installed.update(installed.models("fails-its-test"))
+    assert (done.returncode, installed.served) == (1, "one")
+    assert "nothing was changed" in done.stderr
+    assert "restart sparsebert" not in installed.calls
+    assert len([path for path in (installed.state / "releases").iterdir() if path.is_dir()]) == 1
+
+
+def test_models_that_do_not_get_ready_are_taken_back(installed):
+    installed.update(installed.models("one"))
+    done = installed.update(installed.models("never-ready"))
+    assert (done.returncode, installed.served) == (1, "one")
+    assert "the old ones serve again" in done.stderr
+    assert installed.calls.count("restart sparsebert") == 2
+    assert len([path for path in (installed.state / "releases").iterdir() if path.is_dir()]) == 1
+
+
+def test_first_models_that_do_not_get_ready_leave_the_service_stopped(installed):
+    done = installed.update(installed.models("never-ready"))
+    assert done.returncode == 1
+    assert installed.calls[-1] == "stop sparsebert"
+    assert not (installed.state / "models").exists()
+
+
+def test_the_models_before_come_back(installed):
+    for text in ("one", "two"):
+        installed.update(installed.models(text))
+    assert installed.update("--rollback").returncode == 0
+    assert (installed.served, installed.calls) == ("one", ["restart sparsebert"])
+    assert installed.update("--rollback").returncode == 0
+    assert installed.served == "two"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [(["/nonexistent"], 1, "has no bundles"), (["--rollback"], 1, "no models before"), ([], 2, ""), (["a", "b"], 2, "")],
+)
+def test_what_cannot_be_done_is_refused(installed, words, code, said):
+    done = installed.update(*words)
+    assert (done.returncode, installed.calls) == (code, [])
+    assert said in done.stderr
+
+
+def test_two_updates_at_a_time_are_refused(installed):
+    import fcntl
+
+    (installed.state / "releases").mkdir(parents=True)
+    with (installed.state / "releases/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = installed.update(installed.models("one"))
+    assert (done.returncode, installed.calls) == (1, [])
+    assert "another update" in done.stderr
