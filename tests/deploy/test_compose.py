@@ -22,7 +22,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def compose(*words: str, file: Path = ROOT / "docker-compose.yml", **variables: str) -> "subprocess.CompletedProcess[str]":
+def compose(
+    *words: str, file: Path = ROOT / "docker-compose.yml", **variables: str
+) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **variables}
     return subprocess.run(
         [COMPOSE, "--file", file, "--project-directory", ROOT, *words], env=environment, capture_output=True, text=True
@@ -48,7 +50,12 @@ def mounts(service: dict) -> dict[str, dict]:
 
 def test_the_schema_refuses_what_the_specification_does_not_know(tmp_path):
     file = tmp_path / "docker-compose.yml"
-    file.write_text((ROOT / "docker-compose.yml").read_text().replace("    read_only:", "    readonly:").replace("  read_only:", "  readonly:"))
+    file.write_text(
+        (ROOT / "docker-compose.yml")
+        .read_text()
+        .replace("    read_only:", "    readonly:")
+        .replace("  read_only:", "  readonly:")
+    )
     done = compose("--profile=cpu", "config", file=file)
     assert done.returncode != 0
     assert "readonly" in done.stderr

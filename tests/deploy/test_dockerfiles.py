@@ -25,11 +25,7 @@ HADOLINT = Path(sys.executable).parent / "hadolint"
 
 def instructions(name: str) -> list[tuple[str, str]]:
     parser = DockerfileParser(fileobj=io.BytesIO((DOCKER / name).read_bytes()))
-    return [
-        (part["instruction"], part["value"])
-        for part in parser.structure
-        if part["instruction"] != "COMMENT"
-    ]
+    return [(part["instruction"], part["value"]) for part in parser.structure if part["instruction"] != "COMMENT"]
 
 
 def values(name: str, word: str) -> list[str]:
@@ -94,7 +90,9 @@ def test_the_extra_exists_and_every_version_is_pinned(name, wanted):
 
 
 def test_pins_of_cuda_are_for_the_cuda_of_the_gpu_image():
-    pins = dict(line.split("==") for line in (DOCKER / "cuda-constraints.txt").read_text().splitlines() if line[0] != "#")
+    pins = dict(
+        line.split("==") for line in (DOCKER / "cuda-constraints.txt").read_text().splitlines() if line[0] != "#"
+    )
     assert "--constraint cuda-constraints.txt" in " ".join(values(GPU, "RUN"))
     assert {name: pin.split(".")[0] for name, pin in pins.items()} == {
         "nvidia-cublas": "13", "nvidia-cuda-nvrtc": "13", "nvidia-cuda-runtime": "13", "nvidia-cudnn-cu13": "9",
@@ -166,7 +164,7 @@ def health_port():
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server.server_port, Answer
     server.shutdown()

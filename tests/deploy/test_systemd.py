@@ -187,7 +187,7 @@ def box(tmp_path):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     made.set_port(server.server_port)
     yield made
@@ -351,7 +351,12 @@ def test_the_models_before_come_back(installed):
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
-    [(["/nonexistent"], 1, "has no bundles"), (["--rollback"], 1, "no models before"), ([], 2, ""), (["a", "b"], 2, "")],
+    [
+        (["/nonexistent"], 1, "has no bundles"),
+        (["--rollback"], 1, "no models before"),
+        ([], 2, ""),
+        (["a", "b"], 2, ""),
+    ],
 )
 def test_what_cannot_be_done_is_refused(installed, words, code, said):
     done = installed.update(*words)
