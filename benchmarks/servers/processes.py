@@ -1,0 +1,158 @@
+"""How is a server started on a free port, held still while others are measured, weighed, and stopped?
+
+A server is a tree of processes. Those that wait for their turn are stopped with SIGSTOP, so that none takes CPU
+from the one that is measured. Knows nothing about loads.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.servers.registry import OURS, Server, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = Path(__file__).resolve().parent / "peers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Of a tree: pages that are shared count in parts (PSS), or not at all (USS)."""
+
+    pss_bytes: int
+    uss_bytes: int
+
+
+class StartError(Exception):
+    """A server did not start; the message says where its own words are."""
+
+
+class Running:
+    """A server that runs."""
+
+    def __init__(self, name: str, port: int, process: "subprocess.Popen[bytes]") -> None:
+        self.name, self.port = name, port
+        self._process = process
+
+    def tree(self) -> list[psutil.Process]:
+        try:
+            root = psutil.Process(self._process.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def memory(self) -> Memory:
+        found = [process.memory_full_info() for process in self.tree()]
+        return Memory(pss_bytes=sum(one.pss for one in found), uss_bytes=sum(one.uss for one in found))
+
+    def stop(self, patience_s: float = 10.0) -> None:
+        """Ask it to end, and end what is left of its tree."""
+        self.resume()
+        tree = self.tree()
+        self._process.terminate()
+        _, left = psutil.wait_procs(tree, patience_s)
+        for process in left:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._process.wait()
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self.tree():
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+
+def start(server: Server, settings: Settings, bundle: Path, environments: Path, logs: Path) -> Running:
+    """Start and wait until it answers a text. Raises StartError."""
+    port = free_port()
+    log = logs / f"{server.name}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            _command(server, bundle, port, environments),
+            env=_environment(server, settings, bundle, port),
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Running(server.name, port, process)
+    try:
+        _wait(running, lambda: _answers(server, port))
+    except StartError as error:
+        running.stop()
+        raise StartError(f"{server.name} {error}; see {log}") from error
+    return running
+
+
+def free_port() -> int:
+    """One whose next two are likely to be free too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _command(server: Server, bundle: Path, port: int, environments: Path) -> list[str]:
+    if server.name == OURS:
+        models, name = bundle.parents[1], f"{bundle.parent.name}/{bundle.name}"
+        return [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--variants", name, "--port", str(port)]
+    return [str(environments / server.name / "bin" / "python"), str(PEERS / f"{server.name}_server.py")]
+
+
+def _environment(server: Server, settings: Settings, bundle: Path, port: int) -> dict[str, str]:
+    """Ours is found from the source; a peer finds what all peers are given, and counts nobody's use."""
+    if server.name == OURS:
+        return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(PEERS),
+        "BENCHMARK_BUNDLE": str(bundle),
+        "BENCHMARK_PORT": str(port),
+        "BENCHMARK_SETTINGS": json.dumps(dict(settings)),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def _answers(server: Server, port: int) -> bool:
+    body = json.dumps(server.body("a gripping film")).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{server.path}", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return bool(server.label(json.loads(response.read())))
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _wait(running: Running, ready: Callable[[], bool], patience_s: float = 90.0) -> None:
+    until_s = time.monotonic() + patience_s
+    while not ready():
+        if not running.alive():
+            raise StartError("ended")
+        if time.monotonic() > until_s:
+            raise StartError(f"did not answer within {patience_s:g} s")
+        time.sleep(0.1)
