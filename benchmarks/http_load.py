@@ -10,26 +10,27 @@ Knows nothing about which server it is or what the answers say.
 
 import asyncio
 import selectors
-import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httptools
 import numpy as np
 
-LOST = 0  # the status of a request that got no answer
+from benchmarks.http_connections import LOST, CallingConnection
+
 PAUSE_S = 0.05
+FIRST_CONNECTIONS = 16
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """`index` is that of the request; a lost one has status 0 and, as latency, for how long it was waited for."""
+    """Of request `index`, `at_s` after the load began; a lost one has status 0 and the time that it was waited for."""
 
     index: int
+    at_s: float
     latency_ms: float
     status: int
     body: bytes
@@ -37,10 +38,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What came back, in the order of the answers."""
+    """What came back, in the order of the answers; the load lasted `window_s`, the last answers came later."""
 
-    answers: list[Answer]
-    took_s: float
+    answers: Sequence[Answer]
+    window_s: float
 
     @property
     def latencies_ms(self) -> list[float]:
@@ -48,23 +49,15 @@ class Load:
 
     @property
     def per_second(self) -> float:
-        return sum(answer.status == 200 for answer in self.answers) / self.took_s
-
-
-def post(path: str, body: bytes) -> bytes:
-    """A whole request with a JSON body."""
-    return (
-        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
-    )
+        """Good answers while the load lasted."""
+        return sum(answer.status == 200 and answer.at_s <= self.window_s for answer in self.answers) / self.window_s
 
 
 def poisson_arrivals_s(per_second: float, seconds: float, seed: int) -> list[float]:
     """Times from 0 to `seconds` at which independent clients ask, `per_second` on average; the same for a seed."""
     rng = np.random.default_rng(seed)
-    count = int(per_second * seconds * 2 + 100)
-    times = np.cumsum(rng.exponential(1 / per_second, count))
-    return [float(moment) for moment in times if moment < seconds]
+    count = rng.poisson(per_second * seconds)
+    return sorted(rng.uniform(0, seconds, count).tolist())
 
 
 def run_precisely(work: Coroutine[Any, Any, Result]) -> Result:
@@ -73,121 +66,103 @@ def run_precisely(work: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(work)
 
 
-class _Reader:
-    """Collects one answer after the other."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.parts: list[bytes] = []
-        self.parser = httptools.HttpResponseParser(self)
-
-    def on_message_begin(self) -> None:
-        self.complete, self.parts = False, []
-
-    def on_body(self, body: bytes) -> None:
-        self.parts.append(body)
-
-    def on_message_complete(self) -> None:
-        self.complete = True
+async def closed_loop(
+    port: int, requests: Sequence[bytes], connections: int, seconds: float, *, grace_s: float = 20.0
+) -> Load:
+    """All connections walk through `requests` together, again and again."""
+    loop = _ClosedLoop(port, requests)
+    opened = await asyncio.gather(*(loop.connect() for _ in range(connections)))
+    await loop.run(opened, seconds, grace_s)
+    return Load(answers=loop.answers, window_s=seconds)
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, on_answer: Callable[["_Connection", int, bytes], None]) -> None:
-        self.index, self.since_s = -1, 0.0
-        self.waiting = self.closed = False
-        self._on_answer = on_answer
-        self._reader = _Reader()
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def ask(self, request: bytes, index: int, since_s: float) -> None:
-        assert self._transport is not None
-        self.index, self.since_s, self.waiting = index, since_s, True
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.parser.feed_data(data)
-        if self._reader.complete and self.waiting:
-            self.waiting = False
-            self._on_answer(self, self._reader.parser.get_status_code(), b"".join(self._reader.parts))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
-        if self.waiting:
-            self.waiting = False
-            self._on_answer(self, LOST, f"connection lost ({error})".encode())
-
-    def close(self) -> None:
-        self.waiting = False
-        if self._transport is not None:
-            self._transport.abort()
+async def open_loop(
+    port: int,
+    requests: Sequence[bytes],
+    arrivals_s: Sequence[float],
+    *,
+    max_connections: int = 128,
+    grace_s: float = 5.0,
+) -> Load:
+    """One request at each of `arrivals_s`; what finds no free connection waits for one, and the wait counts."""
+    if not arrivals_s:
+        raise ValueError("an open loop needs a request at least")
+    loop = _OpenLoop(port, requests, arrivals_s, max_connections)
+    await asyncio.gather(*(loop.connect_idle() for _ in range(min(FIRST_CONNECTIONS, max_connections))))
+    await loop.run(grace_s)
+    return Load(answers=loop.answers, window_s=arrivals_s[-1])
 
 
 class _Loop:
     """What both loops share: connections, answers, and that every request has an end."""
 
-    def __init__(self, port: int, requests: Sequence[bytes], max_connections: int) -> None:
+    def __init__(self, port: int, requests: Sequence[bytes]) -> None:
         self.answers: list[Answer] = []
-        self.connections: list[_Connection] = []
-        self._port, self._requests, self._max_connections = port, requests, max_connections
+        self._port, self._requests = port, requests
+        self._connections: list[CallingConnection] = []
+        self._began_s = 0.0
         self._next = 0
         self._done = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def connect(self) -> _Connection:
+    async def connect(self) -> CallingConnection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(lambda: _Connection(self._answered), "127.0.0.1", self._port)
-        self.connections.append(connection)
+        _, connection = await loop.create_connection(lambda: CallingConnection(self._answered), "127.0.0.1", self._port)
+        self._connections.append(connection)
         return connection
 
-    def _send(self, connection: _Connection, since_s: float) -> None:
+    def _go_on(self, connection: CallingConnection) -> None:
+        raise NotImplementedError
+
+    def _send(self, connection: CallingConnection, since_s: float) -> None:
         index = self._next % len(self._requests)
         self._next += 1
         connection.ask(self._requests[index], index, since_s)
 
-    def _answered(self, connection: _Connection, status: int, body: bytes) -> None:
+    def _answered(self, connection: CallingConnection, status: int, body: bytes) -> None:
         self._note(connection.index, connection.since_s, status, body)
         self._go_on(connection)
 
     def _note(self, index: int, since_s: float, status: int, body: bytes) -> None:
-        latency_ms = (time.perf_counter() - since_s) * 1000
-        self.answers.append(Answer(index=index, latency_ms=latency_ms, status=status, body=body))
+        now_s = time.perf_counter()
+        latency_ms, at_s = (now_s - since_s) * 1000, now_s - self._began_s
+        self.answers.append(Answer(index=index, at_s=at_s, latency_ms=latency_ms, status=status, body=body))
 
-    def _go_on(self, connection: _Connection) -> None:
-        raise NotImplementedError
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def finish(self, until_s: float, grace_s: float) -> None:
+    async def _finish(self, seconds: float, grace_s: float) -> None:
         """Wait for what is still asked; what has no answer then is lost."""
         try:
-            await asyncio.wait_for(self._done.wait(), max(0.0, until_s + grace_s - time.perf_counter()))
+            await asyncio.wait_for(self._done.wait(), seconds + grace_s)
         except TimeoutError:
-            for connection in self.connections:
+            for connection in self._connections:
                 if connection.waiting:
                     self._note(connection.index, connection.since_s, LOST, b"no answer")
-        for connection in self.connections:
+        for connection in self._connections:
             connection.close()
 
 
 class _ClosedLoop(_Loop):
-    def __init__(self, port: int, requests: Sequence[bytes], connections: int, until_s: float) -> None:
-        super().__init__(port, requests, connections)
-        self._until_s = until_s
-        self._num_open = connections
-        self._tasks: set[asyncio.Task[None]] = set()
+    async def run(self, connections: Sequence[CallingConnection], seconds: float, grace_s: float) -> None:
+        self._began_s = time.perf_counter()
+        self._until_s, self._num_open = self._began_s + seconds, len(connections)
+        for connection in connections:
+            self._send(connection, time.perf_counter())
+        await self._finish(seconds, grace_s)
 
-    def _go_on(self, connection: _Connection) -> None:
-        if time.perf_counter() >= self._until_s:
+    def _go_on(self, connection: CallingConnection) -> None:
+        now_s = time.perf_counter()
+        if now_s >= self._until_s:
             self._num_open -= 1
             if self._num_open == 0:
                 self._done.set()
         elif connection.closed:
-            task = asyncio.get_running_loop().create_task(self._replace())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._beside(self._replace())
         else:
-            self._send(connection, time.perf_counter())
+            self._send(connection, now_s)
 
     async def _replace(self) -> None:
         await asyncio.sleep(PAUSE_S)
@@ -195,105 +170,54 @@ class _ClosedLoop(_Loop):
 
 
 class _OpenLoop(_Loop):
-    def __init__(self, port: int, requests: Sequence[bytes], times_s: Sequence[float], max_connections: int) -> None:
-        super().__init__(port, requests, max_connections)
-        self._times_s = deque(times_s)
-        self._late: deque[float] = deque()
-        self._idle: list[_Connection] = []
-        self._num_opening = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._num_wanted = len(times_s)
+    def __init__(self, port: int, requests: Sequence[bytes], arrivals_s: Sequence[float], most: int) -> None:
+        super().__init__(port, requests)
+        self._arrivals_s, self._most, self._num_wanted = deque(arrivals_s), most, len(arrivals_s)
+        self._due_s: deque[float] = deque()
+        self._idle: list[CallingConnection] = []
+        self._opening = False
 
-    def tick(self) -> None:
+    async def run(self, grace_s: float) -> None:
+        self._began_s = time.perf_counter() + PAUSE_S
+        self._tick()
+        await self._finish(PAUSE_S + self._arrivals_s[-1] if self._arrivals_s else 0.0, grace_s)
+        for since_s in self._due_s:
+            self._note(self._next % len(self._requests), since_s, LOST, b"no connection was free")
+            self._next += 1
+
+    async def connect_idle(self) -> None:
+        self._idle.append(await self.connect())
+
+    def _tick(self) -> None:
         """Ask what is due, and come back when the next one is."""
-        now_s = time.perf_counter()
-        while self._times_s and self._times_s[0] <= now_s:
-            self._late.append(self._times_s.popleft())
+        passed_s = time.perf_counter() - self._began_s
+        while self._arrivals_s and self._arrivals_s[0] <= passed_s:
+            self._due_s.append(self._began_s + self._arrivals_s.popleft())
         self._serve()
-        if self._times_s:
-            asyncio.get_running_loop().call_later(max(0.0, self._times_s[0] - time.perf_counter()), self.tick)
+        if self._arrivals_s:
+            wait_s = self._began_s + self._arrivals_s[0] - time.perf_counter()
+            asyncio.get_running_loop().call_later(max(0.0, wait_s), self._tick)
 
     def _serve(self) -> None:
-        while self._late and self._idle:
+        while self._due_s and self._idle:
             connection = self._idle.pop()
             if not connection.closed:
-                self._send(connection, self._late.popleft())
-        if not self._late:
-            return
-        open_now = sum(not connection.closed for connection in self.connections) + self._num_opening
-        if len(self._late) > self._num_opening and open_now < self._max_connections:
-            self._num_opening += 1
-            task = asyncio.get_running_loop().create_task(self.add())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                self._send(connection, self._due_s.popleft())
+        if self._due_s and not self._opening:
+            self._opening = True
+            self._beside(self._open_more())
 
-    async def add(self) -> None:
+    async def _open_more(self) -> None:
         try:
-            self._idle.append(await self.connect())
+            while self._due_s and sum(not one.closed for one in self._connections) < self._most:
+                await self.connect_idle()
+                self._serve()
         finally:
-            self._num_opening = max(0, self._num_opening - 1)
-        self._serve()
+            self._opening = False
 
-    def _go_on(self, connection: _Connection) -> None:
+    def _go_on(self, connection: CallingConnection) -> None:
         if len(self.answers) == self._num_wanted:
             self._done.set()
         if not connection.closed:
             self._idle.append(connection)
         self._serve()
-
-    def give_up(self) -> None:
-        """What was never asked, because no connection was free, is lost too."""
-        for since_s in [*self._late, *self._times_s]:
-            self._note(self._next % len(self._requests), since_s, LOST, b"never asked")
-            self._next += 1
-
-
-async def closed_loop(
-    port: int, requests: Sequence[bytes], connections: int, seconds: float, grace_s: float = 20.0
-) -> Load:
-    """All connections walk through `requests` together, again and again."""
-    began_s = time.perf_counter()
-    loop = _ClosedLoop(port, requests, connections, began_s + seconds)
-    opened = await asyncio.gather(*(loop.connect() for _ in range(connections)))
-    for connection in opened:
-        loop._send(connection, time.perf_counter())  # noqa: SLF001
-    await loop.finish(began_s + seconds, grace_s)
-    return Load(answers=loop.answers, took_s=time.perf_counter() - began_s)
-
-
-async def open_loop(
-    port: int, requests: Sequence[bytes], arrivals_s: Sequence[float], *, max_connections: int = 128, grace_s: float = 5.0
-) -> Load:
-    """One request at each of `arrivals_s`; what finds no free connection waits for one, and the wait counts."""
-    began_s = time.perf_counter() + PAUSE_S
-    loop = _OpenLoop(port, requests, [began_s + moment for moment in arrivals_s], max_connections)
-    await asyncio.gather(*(loop.add() for _ in range(min(16, max_connections))))
-    loop.tick()
-    await loop.finish(began_s + arrivals_s[-1], grace_s)
-    loop.give_up()
-    return Load(answers=loop.answers, took_s=time.perf_counter() - began_s)
-
-
-class OneConnection:
-    """Asks and waits, with as little around it as Python allows."""
-
-    def __init__(self, port: int, timeout_s: float = 60.0) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = _Reader()
-
-    def ask(self, request: bytes, index: int) -> Answer:
-        began_s = time.perf_counter()
-        self._reader.complete = False
-        self._socket.sendall(request)
-        while not self._reader.complete:
-            data = self._socket.recv(65536)
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            self._reader.parser.feed_data(data)
-        latency_ms = (time.perf_counter() - began_s) * 1000
-        body = b"".join(self._reader.parts)
-        return Answer(index=index, latency_ms=latency_ms, status=self._reader.parser.get_status_code(), body=body)
-
-    def close(self) -> None:
-        self._socket.close()

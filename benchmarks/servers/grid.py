@@ -91,12 +91,18 @@ class Turns:
 
     def run(self) -> dict[Cell, Record]:
         self.plan.output.mkdir(parents=True, exist_ok=True)
-        self.records = read_records(self._file)
+        self.records = {cell: one for cell, one in read_records(self._file).items() if self._holds(one)}
         for variant in self.plan.variants:
             missing = [cell for cell in self._cells(variant) if cell not in self.records]
             if missing:
                 self._variant(variant, missing)
         return self.records
+
+    def _holds(self, record: Record) -> bool:
+        """Whether a measurement was made as this run would make it."""
+        chosen = {server.name: dict(server.chosen) for server in self.plan.servers}
+        same = record["server"] == LIMIT or record["settings"] == chosen.get(record["server"], record["settings"])
+        return same and record["seconds"] == self.plan.seconds
 
     @property
     def _file(self) -> Path:
@@ -156,16 +162,27 @@ class Turns:
 
     def _limit(self, bundle: Path) -> Record:
         """With the plan that was best before, if there was one."""
-        plans = [one["plan"] for cell, one in self.records.items() if (cell.server, cell.variant) == (LIMIT, bundle.name)]
+        plans = [
+            one["plan"] for cell, one in self.records.items() if (cell.server, cell.variant) == (LIMIT, bundle.name)
+        ]
         command = [sys.executable, "-m", "benchmarks.servers.limit", str(bundle), "--data-dir", str(self.plan.data_dir)]
         command += ["--seconds", str(self.plan.seconds), *(["--plan", plans[0]] if plans else [])]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
     def _note(self, cell: Cell, found: Record) -> None:
-        record = {"variant": cell.variant, "round": cell.round, "load": cell.load, "server": cell.server, **found}
+        record = {
+            "variant": cell.variant,
+            "round": cell.round,
+            "load": cell.load,
+            "server": cell.server,
+            **found,
+            "seconds": self.plan.seconds,
+        }
         self.records[cell] = record
         with self._file.open("a") as out:
             out.write(json.dumps(record) + "\n")
         late = "" if "p99_ms" not in found else f"  p99 {found['p99_ms']:.1f} ms  errors {found['errors']}"
-        self.tell(f"{cell.variant} round {cell.round} {cell.load:>4} {cell.server:9} {found['per_second']:7.0f}/s{late}")
+        self.tell(
+            f"{cell.variant} round {cell.round} {cell.load:>4} {cell.server:9} {found['per_second']:7.0f}/s{late}"
+        )

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.http_load import Answer, Load, OneConnection, closed_loop, open_loop, poisson_arrivals_s, post, run_precisely
+from benchmarks.http_connections import OneConnection, post
+from benchmarks.http_load import Answer, Load, closed_loop, open_loop, poisson_arrivals_s, run_precisely
 from benchmarks.servers.peers.classifier import Classifier
 from benchmarks.servers.registry import Server
 
@@ -51,9 +52,7 @@ def closed(server: Server, port: int, bench: Bench, connections: int, seconds: f
     return summary(server, load, bench.labels)
 
 
-def opened(
-    server: Server, port: int, bench: Bench, per_second: float, seconds: float, seed: int
-) -> dict[str, Any]:
+def opened(server: Server, port: int, bench: Bench, per_second: float, seconds: float, seed: int) -> dict[str, Any]:
     arrivals_s = poisson_arrivals_s(per_second, seconds, seed)
     load = run_precisely(open_loop(port, requests(server, bench.texts), arrivals_s))
     return {**summary(server, load, bench.labels), "asked_per_second": per_second}
@@ -61,31 +60,36 @@ def opened(
 
 def alone(server: Server, port: int, bench: Bench, seconds: float) -> dict[str, Any]:
     """One connection and the file without a server, in turns, with the same texts."""
-    connection = OneConnection(port)
-    asked, answers, took_s = requests(server, bench.texts), [], 0.0
+    connection, asked = OneConnection(port), requests(server, bench.texts)
+    answers: list[Answer] = []
     own_ms: list[list[float]] = [[] for _ in bench.alone]
-    until_s, first = time.perf_counter() + seconds, 0
+    until_s, first, took_s = time.perf_counter() + seconds, 0, 0.0
     while time.perf_counter() < until_s or not answers:
         block = [index % len(asked) for index in range(first, first + BLOCK)]
         for classifier, times_ms in zip(bench.alone, own_ms, strict=True):
             times_ms.extend(_own_ms(classifier, bench.texts[index]) for index in block)
         time.sleep(REST_S)  # threads of the session spin for a while after their last text
-        began_s = time.perf_counter()
-        answers.extend(connection.ask(asked[index], index) for index in block)
-        took_s += time.perf_counter() - began_s
+        for index in block:
+            answers.append(_ask(connection, asked[index], index, took_s))
+            took_s = answers[-1].at_s
         first += BLOCK
     connection.close()
-    found = summary(server, Load(answers=answers, took_s=took_s), bench.labels)
+    found = summary(server, Load(answers=answers, window_s=took_s), bench.labels)
     own = min(float(np.median(times_ms)) for times_ms in own_ms)
     return {**found, "own_ms": own, "added_ms": found["p50_ms"] - own}
+
+
+def _ask(connection: OneConnection, request: bytes, index: int, since_s: float) -> Answer:
+    began_s = time.perf_counter()
+    status, body = connection.ask(request)
+    took_s = time.perf_counter() - began_s
+    return Answer(index=index, at_s=since_s + took_s, latency_ms=took_s * 1000, status=status, body=body)
 
 
 def summary(server: Server, load: Load, labels: Sequence[str]) -> dict[str, Any]:
     """Percentiles are over all requests; a lost one counts with the time that it was waited for."""
     wrong = [sentence for answer in load.answers if (sentence := fault(server, answer, labels[answer.index]))]
-    percentiles = {
-        name: float(np.percentile(load.latencies_ms, share)) for name, share in PERCENTILES.items()
-    }
+    percentiles = {name: float(np.percentile(load.latencies_ms, share)) for name, share in PERCENTILES.items()}
     return {
         "per_second": load.per_second,
         **percentiles,

@@ -117,7 +117,18 @@ def free_port() -> int:
 def _command(server: Server, bundle: Path, port: int, environments: Path) -> list[str]:
     if server.name == OURS:
         models, name = bundle.parents[1], f"{bundle.parent.name}/{bundle.name}"
-        return [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--variants", name, "--port", str(port)]
+        return [
+            sys.executable,
+            "-m",
+            "sparsebert",
+            "serve",
+            "--models",
+            str(models),
+            "--variants",
+            name,
+            "--port",
+            str(port),
+        ]
     return [str(environments / server.name / "bin" / "python"), str(PEERS / f"{server.name}_server.py")]
 
 
@@ -148,7 +159,7 @@ def _answers(server: Server, port: int) -> bool:
         return False
 
 
-def _wait(running: Running, ready: Callable[[], bool], patience_s: float = 90.0) -> None:
+def _wait(running: Running, ready: Callable[[], bool], patience_s: float = 180.0) -> None:
     until_s = time.monotonic() + patience_s
     while not ready():
         if not running.alive():

@@ -43,14 +43,6 @@ def _v2_body(text: str) -> dict[str, Any]:
 
 
 # Two cores: two workers with a thread each, or one worker with two.
-SPLIT = grid(workers=[2], threads=[1])
-WHOLE = [*grid(workers=[1], threads=[2], spin=[0, 1])]
-
-
-def _shapes(**values: Sequence[int]) -> list[Settings]:
-    return [{**shape, **more} for shape in SPLIT + WHOLE for more in grid(**values)]
-
-
 SERVERS: dict[str, Server] = {
     server.name: server
     for server in (
@@ -68,15 +60,23 @@ SERVERS: dict[str, Server] = {
             body=_text,
             label=_label,
             chosen={"workers": 1, "threads": 1, "slots": 2},
-            candidates=[*grid(workers=[1, 2], threads=[1], slots=[1, 2, 4, 40]), *grid(workers=[1], threads=[2], slots=[1, 2])],
+            candidates=[
+                *grid(workers=[1, 2], threads=[1], slots=[1, 2, 4, 40]),
+                *grid(workers=[1], threads=[2], slots=[1, 2]),
+            ],
         ),
         Server(
             name="litserve",
             path="/predict",
             body=_text,
             label=_label,
-            chosen={"workers": 2, "threads": 1, "batch": 8, "wait_ms": 1},
-            candidates=_shapes(batch=[1, 8, 16], wait_ms=[1]) + [{**SPLIT[0], "batch": 8, "wait_ms": 5}],
+            chosen={"workers": 2, "threads": 1, "batch": 8, "wait_ms": 1, "zmq": 0},
+            candidates=[
+                *grid(workers=[2], threads=[1], batch=[1, 8, 16], wait_ms=[1], zmq=[0]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1], zmq=[1]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[5], zmq=[0]),
+                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1], zmq=[0]),
+            ],
         ),
         Server(
             name="mosec",
@@ -84,15 +84,23 @@ SERVERS: dict[str, Server] = {
             body=_text,
             label=_label,
             chosen={"workers": 2, "threads": 1, "batch": 8, "wait_ms": 1},
-            candidates=_shapes(batch=[1, 4, 8, 16], wait_ms=[1]) + [{**SPLIT[0], "batch": 8, "wait_ms": 5}],
+            candidates=[
+                *grid(workers=[2], threads=[1], batch=[1, 4, 8, 16], wait_ms=[1]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[5]),
+                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1]),
+            ],
         ),
         Server(
             name="bentoml",
             path="/predict",
             body=lambda text: {"texts": [text]},
             label=lambda answer: str(answer[0]["label"]),
-            chosen={"workers": 2, "threads": 1, "batch": 16, "latency_ms": 100},
-            candidates=_shapes(batch=[8, 16], latency_ms=[100]) + [{**SPLIT[0], "batch": 16, "latency_ms": 1000}],
+            chosen={"workers": 2, "threads": 1, "batch": 16, "latency_ms": 10000},
+            candidates=[
+                *grid(workers=[2], threads=[1], batch=[1, 8, 16], latency_ms=[10000]),
+                *grid(workers=[2], threads=[1], batch=[8], latency_ms=[1000]),
+                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], latency_ms=[10000]),
+            ],
         ),
         Server(
             name="ray",
@@ -100,7 +108,10 @@ SERVERS: dict[str, Server] = {
             body=_text,
             label=_label,
             chosen={"workers": 1, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1},
-            candidates=_shapes(batch=[8, 16], wait_ms=[1]),
+            candidates=[
+                *grid(workers=[2], threads=[1], batch=[1, 8, 16], wait_ms=[1]),
+                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1]),
+            ],
         ),
         Server(
             name="mlserver",

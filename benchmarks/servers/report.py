@@ -54,7 +54,9 @@ def _server(records: Sequence[Record], server: str) -> dict[str, Any]:
         loads[load] = {name: value for name, value in values.items() if value is not None}
         ours = _values(records, OURS, load, "per_second")
         loads[load]["ours_is_times_as_fast"] = _ratio(ours, _values(mine, server, load, "per_second"))
-    weights = {name: max((one[name] for one in mine if name in one), default=None) for name in ("pss_bytes", "uss_bytes")}
+    weights = {
+        name: max((one[name] for one in mine if name in one), default=None) for name in ("pss_bytes", "uss_bytes")
+    }
     return {
         "loads": loads,
         **weights,
@@ -90,11 +92,18 @@ def _median(values: Values) -> float | None:
     return median(values.values()) if values else None
 
 
-HEAD = (
-    "| server | req/s at 1 / 16 / 64 | ours is × as fast | p50 / p95 / p99 at 16, ms | at 64, ms | at 70%, ms "
-    "| added to the model's own time, ms | memory PSS (USS), MB | errors of requests |",
-    "|---|---|---|---|---|---|---|---|---|",
+COLUMNS = (
+    "server",
+    "req/s at 1 / 16 / 64",
+    "ours is × as fast at 16 / 64",
+    "p50 / p95 / p99 at 16, ms",
+    "at 64, ms",
+    "at 70%, ms",
+    "added to the model's own time, ms",
+    "memory PSS (USS), MB",
+    "errors of requests",
 )
+HEAD = (f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|")
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -111,7 +120,8 @@ def _row(name: str, found: Mapping[str, Any]) -> str:
     rates = " / ".join(_number(loads[load].get("per_second"), 0) for load in ("1", *BUSY))
     ratios = " / ".join(_number(loads[load].get("ours_is_times_as_fast"), 2) for load in BUSY)
     late = " | ".join(
-        " / ".join(_number(loads[load].get(name), 1) for name in ("p50_ms", "p95_ms", "p99_ms")) for load in (*BUSY, OPEN)
+        " / ".join(_number(loads[load].get(name), 1) for name in ("p50_ms", "p95_ms", "p99_ms"))
+        for load in (*BUSY, OPEN)
     )
     weight = f"{_megabytes(found['pss_bytes'])} ({_megabytes(found['uss_bytes'])})" if found["pss_bytes"] else ""
     added = _number(loads["1"].get("added_ms"), 2)
@@ -127,7 +137,12 @@ def _targets(summary: Mapping[str, Any]) -> str:
         "p99_of_best_peer": "p99 at 70% load against the best peer",
         "added_ms": "one connection: added to the model's own time, ms",
     }
-    head = ["### Ours", "", "| | " + " | ".join(f"`{variant}`" for variant in summary) + " |", "|---" * (len(summary) + 1) + "|"]
+    head = [
+        "### Ours",
+        "",
+        "| | " + " | ".join(f"`{variant}`" for variant in summary) + " |",
+        "|---" * (len(summary) + 1) + "|",
+    ]
     rows = [
         f"| {words} | " + " | ".join(_number(found["ours"][name], 2) for found in summary.values()) + " |"
         for name, words in names.items()

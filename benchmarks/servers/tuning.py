@@ -1,8 +1,8 @@
 """Which settings suit a peer best?
 
 Every candidate is measured in turns with ours at 16 and at 64 connections, so that what else the machine does
-hits both; the score is the geometric mean of the two ratios, each the median over rounds. Every score is a line
-of `tuning.jsonl`; what is there is not tried again.
+hits both. The score is the geometric mean of the two ratios, each the median over rounds, and 0 when there was an
+error. Every score is a line of `tuning.jsonl`; what is there is not tried again.
 """
 
 import json
@@ -70,5 +70,10 @@ def _try(plan: Plan, server: Server, settings: Settings, ours: Running, bench: m
                 errors += found["errors"]
     finally:
         running.stop()
-    score = (median(ratios["16"]) * median(ratios["64"])) ** 0.5
-    return {**about, "score": score, "per_second": {load: median(found) for load, found in rates.items()}, "errors": errors}
+    score = 0.0 if errors else (median(ratios["16"]) * median(ratios["64"])) ** 0.5
+    return {
+        **about,
+        "score": score,
+        "per_second": {load: median(found) for load, found in rates.items()},
+        "errors": errors,
+    }

@@ -1,6 +1,7 @@
 """BentoML: a service whose method takes batches, which its dispatcher forms by a model of their latency.
 
-Settings: `workers` processes, `threads` of a session, `batch` texts at most, `latency_ms` that is aimed at.
+Settings: `workers` processes, `threads` of a session, `batch` texts at most, and `latency_ms` that it aims at:
+what would take longer is refused with 503.
 """
 
 import os
@@ -18,8 +19,15 @@ import bentoml
 CHOSEN = settings()
 
 
-@bentoml.service(workers=CHOSEN["workers"], traffic={"timeout": 60}, metrics={"enabled": False})
+@bentoml.service(
+    workers=CHOSEN["workers"],
+    traffic={"timeout": 60},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
 class Predict:
+    """The service."""
+
     def __init__(self) -> None:
         self._classifier = load()
 

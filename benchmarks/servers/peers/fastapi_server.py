@@ -14,10 +14,14 @@ from pydantic import BaseModel
 
 
 class Request(BaseModel):
+    """One text."""
+
     text: str
 
 
 class Answer(BaseModel):
+    """Its label."""
+
     label: str
     score: float
 

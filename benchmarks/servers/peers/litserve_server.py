@@ -1,6 +1,7 @@
 """LitServe: FastAPI in front, processes that batch behind.
 
-Settings: `workers` processes, `threads` of a session, `batch` texts at most, `wait_ms` for them.
+Settings: `workers` processes, `threads` of a session, `batch` texts at most, `wait_ms` for them,
+`zmq` between the processes instead of queues of multiprocessing.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ from classifier import load, port, settings
 
 
 class Api(litserve.LitAPI):
+    """The model behind LitServe's processes."""
+
     def setup(self, device: str) -> None:
         del device
         self._classifier = load()
@@ -33,5 +36,7 @@ class Api(litserve.LitAPI):
 if __name__ == "__main__":
     chosen = settings()
     api = Api(max_batch_size=chosen["batch"], batch_timeout=chosen["wait_ms"] / 1000)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=chosen["workers"], timeout=60)
+    server = litserve.LitServer(
+        api, accelerator="cpu", workers_per_device=chosen["workers"], timeout=60, fast_queue=bool(chosen["zmq"])
+    )
     server.run(host="127.0.0.1", port=port(), log_level="warning", generate_client_file=False, access_log=False)

@@ -17,6 +17,8 @@ from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
 
 class Predict(MLModel):
+    """The model as a runtime of MLServer."""
+
     async def load(self) -> bool:
         self._classifier = load()
         return True
@@ -24,7 +26,9 @@ class Predict(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         answers = self._classifier.predict(StringCodec.decode_input(payload.inputs[0]))
         labels = StringCodec.encode_output("label", [one["label"] for one in answers])
-        scores = ResponseOutput(name="score", shape=[len(answers), 1], datatype="FP32", data=[one["score"] for one in answers])
+        scores = ResponseOutput(
+            name="score", shape=[len(answers), 1], datatype="FP32", data=[one["score"] for one in answers]
+        )
         return InferenceResponse(model_name=self.name, outputs=[labels, scores])
 
 

@@ -10,6 +10,8 @@ from mosec import Server, Worker
 
 
 class Predict(Worker):
+    """The model in one process."""
+
     def __init__(self) -> None:
         self._classifier = load()
 

@@ -18,6 +18,8 @@ STORE_BYTES = 80_000_000  # the least that Ray takes is 75 MB; no object of this
     num_replicas=CHOSEN["workers"], max_ongoing_requests=1000, ray_actor_options={"num_cpus": 2 / CHOSEN["workers"]}
 )
 class Predict:
+    """One replica."""
+
     def __init__(self) -> None:
         self._classifier = load()
 
