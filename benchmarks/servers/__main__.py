@@ -11,6 +11,8 @@ instead, and tells the best.
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.servers.grid import Plan, Turns
@@ -22,6 +24,7 @@ from benchmarks.servers.tuning import tune
 
 def main() -> None:
     options = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the servers are stopped too
     names = options.servers.split(",")
     plan = Plan(
         model=options.model.resolve(),

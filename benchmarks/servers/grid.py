@@ -139,15 +139,20 @@ class Turns:
         running.resume()
         try:
             measuring.settle(server, running.port, bench, 1 if cell.load == "1" else 16, 0.3)
+            cpu_s = running.cpu_s()
             found = self._measure(cell, server, running.port, bench)
-            memory = running.memory()
+            cpu_s, memory = running.cpu_s() - cpu_s, running.memory()
         except OSError as error:
             self.tell(f"{cell}: {error}; its words are in {self.plan.output / server.name}.log")
             return
         finally:
             running.pause()
-        weight = {"pss_bytes": memory.pss_bytes, "uss_bytes": memory.uss_bytes}
-        self._note(cell, {**found, **weight, "settings": dict(server.chosen)})
+        cost = {
+            "cpu_ms": cpu_s * 1000 / found["requests"],
+            "pss_bytes": memory.pss_bytes,
+            "uss_bytes": memory.uss_bytes,
+        }
+        self._note(cell, {**found, **cost, "settings": dict(server.chosen)})
 
     def _measure(self, cell: Cell, server: Server, port: int, bench: measuring.Bench) -> Record:
         seconds = self.plan.seconds

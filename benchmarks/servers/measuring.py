@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.http_connections import OneConnection, post
+from benchmarks.http_connections import LOST, OneConnection, post
 from benchmarks.http_load import Answer, Load, closed_loop, open_loop, poisson_arrivals_s, run_precisely
 from benchmarks.servers.peers.classifier import Classifier
 from benchmarks.servers.registry import Server
@@ -87,14 +87,16 @@ def _ask(connection: OneConnection, request: bytes, index: int, since_s: float) 
 
 
 def summary(server: Server, load: Load, labels: Sequence[str]) -> dict[str, Any]:
-    """Percentiles are over all requests; a lost one counts with the time that it was waited for."""
+    """Percentiles are over all requests; an unanswered one counts with the time that it was waited for."""
+    unanswered = sum(answer.status == LOST for answer in load.answers)
     wrong = [sentence for answer in load.answers if (sentence := fault(server, answer, labels[answer.index]))]
     percentiles = {name: float(np.percentile(load.latencies_ms, share)) for name, share in PERCENTILES.items()}
     return {
         "per_second": load.per_second,
         **percentiles,
         "requests": len(load.answers),
-        "errors": len(wrong),
+        "errors": len(wrong) - unanswered,
+        "unanswered": unanswered,
         "first_error": wrong[0] if wrong else None,
     }
 

@@ -61,6 +61,11 @@ class Running:
         found = [process.memory_full_info() for process in self.tree()]
         return Memory(pss_bytes=sum(one.pss for one in found), uss_bytes=sum(one.uss for one in found))
 
+    def cpu_s(self) -> float:
+        """Seconds of CPU that the tree has taken so far."""
+        found = [process.cpu_times() for process in self.tree()]
+        return sum(one.user + one.system for one in found)
+
     def stop(self, patience_s: float = 10.0) -> None:
         """Ask it to end, and end what is left of its tree."""
         self.resume()

@@ -49,7 +49,7 @@ def _server(records: Sequence[Record], server: str) -> dict[str, Any]:
     mine = _of(records, server)
     loads: dict[str, Any] = {}
     for load in LOADS:
-        names = ("per_second", "p50_ms", "p95_ms", "p99_ms", "own_ms", "added_ms", "asked_per_second")
+        names = ("per_second", "p50_ms", "p95_ms", "p99_ms", "own_ms", "added_ms", "asked_per_second", "cpu_ms")
         values = {name: _median(_values(mine, server, load, name)) for name in names}
         loads[load] = {name: value for name, value in values.items() if value is not None}
         ours = _values(records, OURS, load, "per_second")
@@ -62,7 +62,7 @@ def _server(records: Sequence[Record], server: str) -> dict[str, Any]:
         **weights,
         "requests": sum(one.get("requests", 0) for one in mine),
         "errors": sum(one.get("errors", 0) for one in mine),
-        "errors_open": sum(one.get("errors", 0) for one in mine if one["load"] == OPEN),
+        "unanswered": sum(one.get("unanswered", 0) for one in mine),
         "first_error": next((one["first_error"] for one in mine if one.get("first_error")), None),
         "settings": next((one["settings"] for one in mine if "settings" in one), {}),
     }
@@ -101,7 +101,7 @@ COLUMNS = (
     "at 70%, ms",
     "added to the model's own time, ms",
     "memory PSS (USS), MB",
-    "errors of requests",
+    "errors + unanswered, of requests",
 )
 HEAD = (f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|")
 
@@ -125,7 +125,8 @@ def _row(name: str, found: Mapping[str, Any]) -> str:
     )
     weight = f"{_megabytes(found['pss_bytes'])} ({_megabytes(found['uss_bytes'])})" if found["pss_bytes"] else ""
     added = _number(loads["1"].get("added_ms"), 2)
-    return f"| {name} | {rates} | {ratios} | {late} | {added} | {weight} | {found['errors']} of {found['requests']} |"
+    faults = f"{found['errors']} + {found['unanswered']} of {found['requests']}"
+    return f"| {name} | {rates} | {ratios} | {late} | {added} | {weight} | {faults} |"
 
 
 def _targets(summary: Mapping[str, Any]) -> str:

@@ -6,13 +6,12 @@ error. Every score is a line of `tuning.jsonl`; what is there is not tried again
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from statistics import median
-from typing import Any
 
 from benchmarks.servers import measuring
-from benchmarks.servers.grid import BUSY, Plan
+from benchmarks.servers.grid import BUSY, Plan, Record
 from benchmarks.servers.processes import Running, StartError, start
 from benchmarks.servers.registry import OURS, SERVERS, Server, Settings
 
@@ -30,50 +29,59 @@ def tune(plan: Plan, tell: Callable[[str], None]) -> None:
         measuring.settle(SERVERS[OURS], ours.port, bench, 16, 1.0)
         ours.pause()
         for server in (one for one in plan.servers if one.name != OURS):
-            scores: list[tuple[float, Settings]] = []
             for settings in server.candidates:
-                record = _known(done, server, variant, settings) or _try(plan, server, settings, ours, bench)
-                if record not in done:
+                if _known(done, server, variant, settings) is None:
+                    done.append(_try(plan, server, settings, ours, bench))
                     with file.open("a") as out:
-                        out.write(json.dumps(record) + "\n")
-                    tell(json.dumps(record))
-                scores.append((record["score"], settings))
-            tell(f"{server.name}: best is {max(scores, key=lambda pair: pair[0])[1]}")
+                        out.write(json.dumps(done[-1]) + "\n")
+                    tell(json.dumps(done[-1]))
+            tried = [one for one in done if (one["server"], one["variant"]) == (server.name, variant)]
+            tell(f"{server.name}: best is {max(tried, key=lambda one: one['score'])['settings']}")
 
 
-def _known(done: list[dict[str, Any]], server: Server, variant: str, settings: Settings) -> dict[str, Any] | None:
+def _known(done: list[Record], server: Server, variant: str, settings: Settings) -> Record | None:
     wanted = (server.name, variant, dict(settings))
     return next((one for one in done if (one["server"], one["variant"], one["settings"]) == wanted), None)
 
 
-def _try(plan: Plan, server: Server, settings: Settings, ours: Running, bench: measuring.Bench) -> dict[str, Any]:
-    about = {"server": server.name, "variant": plan.variants[-1], "settings": dict(settings)}
+def _try(plan: Plan, server: Server, settings: Settings, ours: Running, bench: measuring.Bench) -> Record:
+    variant = plan.variants[-1]
+    about = {"server": server.name, "variant": variant, "settings": dict(settings)}
     try:
-        running = start(server, settings, plan.model / plan.variants[-1], plan.environments, plan.output)
+        running = start(server, settings, plan.model / variant, plan.environments, plan.output)
     except StartError as error:
-        return {**about, "score": 0.0, "error": str(error)}
+        return {**about, "score": 0.0, "failed": str(error)}
     try:
         measuring.settle(server, running.port, bench, 16, 1.0)
-        ratios: dict[str, list[float]] = {load: [] for load in BUSY}
-        rates: dict[str, list[float]] = {load: [] for load in BUSY}
-        errors = 0
-        for _ in range(plan.rounds):
-            for load in BUSY:
-                running.pause()
-                ours.resume()
-                base = measuring.closed(SERVERS[OURS], ours.port, bench, int(load), plan.seconds)
-                ours.pause()
-                running.resume()
-                found = measuring.closed(server, running.port, bench, int(load), plan.seconds)
-                ratios[load].append(found["per_second"] / base["per_second"])
-                rates[load].append(found["per_second"])
-                errors += found["errors"]
+        running.pause()
+        turns = [
+            (load, _turn(SERVERS[OURS], ours, bench, int(load), plan), _turn(server, running, bench, int(load), plan))
+            for _ in range(plan.rounds)
+            for load in BUSY
+        ]
+    except OSError as error:
+        return {**about, "score": 0.0, "failed": str(error)}
     finally:
         running.stop()
-    score = 0.0 if errors else (median(ratios["16"]) * median(ratios["64"])) ** 0.5
-    return {
-        **about,
-        "score": score,
-        "per_second": {load: median(found) for load, found in rates.items()},
-        "errors": errors,
+    return {**about, **_score(turns)}
+
+
+def _turn(server: Server, running: Running, bench: measuring.Bench, connections: int, plan: Plan) -> Record:
+    running.resume()
+    cpu_s = running.cpu_s()
+    found = measuring.closed(server, running.port, bench, connections, plan.seconds)
+    found["cpu_ms"] = (running.cpu_s() - cpu_s) * 1000 / found["requests"]
+    running.pause()
+    return found
+
+
+def _score(turns: Sequence[tuple[str, Record, Record]]) -> Record:
+    """`cpu_ratio` is what a request takes of the CPU, against ours."""
+    errors = sum(theirs["errors"] + theirs["unanswered"] for _, _, theirs in turns)
+    ratios = {
+        load: median(theirs["per_second"] / ours["per_second"] for one, ours, theirs in turns if one == load)
+        for load in BUSY
     }
+    cpu_ratio = median(theirs["cpu_ms"] / ours["cpu_ms"] for _, ours, theirs in turns)
+    score = 0.0 if errors else (ratios["16"] * ratios["64"]) ** 0.5
+    return {"score": score, "ratios": ratios, "cpu_ratio": cpu_ratio, "errors": errors}

@@ -20,7 +20,7 @@ async def server(answer):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
                 await answer(writer, await reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()
@@ -123,12 +123,12 @@ def test_a_stalled_server_is_charged_for_all_that_came_meanwhile():
     released = asyncio.Event()
 
     async def stall(writer, body):
+        asyncio.get_running_loop().call_later(0.2, released.set)
         await released.wait()
         await echo(writer, body)
 
     async def run():
         async with server(stall) as port:
-            asyncio.get_running_loop().call_later(0.2, released.set)
             return await open_loop(port, ASKED, [0.0, 0.05, 0.1], max_connections=1)
 
     answers = run_precisely(run()).answers
@@ -136,7 +136,7 @@ def test_a_stalled_server_is_charged_for_all_that_came_meanwhile():
     assert [one.latency_ms for one in answers] == pytest.approx(
         [(one.at_s - arrival_s) * 1000 for one, arrival_s in zip(answers, arrivals_s, strict=True)]
     )
-    assert all(one.at_s >= 0.14 for one in answers)
+    assert all(one.at_s >= 0.19 for one in answers)
 
 
 def test_one_connection_blocks_for_each_answer():

@@ -101,16 +101,16 @@ def test_the_table_has_a_row_for_each_server_and_says_what_is_missing():
     found = [
         record("ours", "16", per_second=300.0, p50_ms=1.0, p95_ms=2.0, p99_ms=3.0, requests=10, errors=0,
                pss_bytes=90e6, uss_bytes=80e6),
-        record("a", "16", per_second=100.0, p50_ms=4.0, p95_ms=5.0, p99_ms=6.0, requests=10, errors=2,
+        record("a", "16", per_second=100.0, p50_ms=4.0, p95_ms=5.0, p99_ms=6.0, requests=10, errors=2, unanswered=1,
                first_error="status 503"),
         record(LIMIT, "16", per_second=400.0),
     ]  # fmt: skip
     lines = table(summarise(found, ["sparse"], ["ours", "a", "absent"])).splitlines()
     assert (
         lines[4]
-        == "| ours | – / 300 / – | 1.00 / – | 1.0 / 2.0 / 3.0 | – / – / – | – / – / – | – | 90 (80) | 0 of 10 |"
+        == "| ours | – / 300 / – | 1.00 / – | 1.0 / 2.0 / 3.0 | – / – / – | – / – / – | – | 90 (80) | 0 + 0 of 10 |"
     )
-    assert lines[5] == "| a | – / 100 / – | 3.00 / – | 4.0 / 5.0 / 6.0 | – / – / – | – / – / – | – |  | 2 of 10 |"
+    assert lines[5] == "| a | – / 100 / – | 3.00 / – | 4.0 / 5.0 / 6.0 | – / – / – | – / – / – | – |  | 2 + 1 of 10 |"
     assert lines[6].startswith("| limit | – / 400 / – | 0.75 / – |")
     assert "| throughput against the best peer, 16 connections | 3.00 |" in lines
 
@@ -130,12 +130,15 @@ def test_an_answer_with_another_label_is_an_error_too(got, says):
 
 
 def test_percentiles_and_errors_are_over_all_requests():
-    answers = [answer(b'{"label": "good"}', index=index) for index in range(100)] + [answer(b"", status=503, index=100)]
-    found = summary(SERVERS["fastapi"], Load(answers=answers, window_s=2.0), ["good"] * 101)
-    assert found == {
-        "per_second": 50.0, "p50_ms": 51.0, "p95_ms": 96.0, "p99_ms": 100.0,
-        "requests": 101, "errors": 1, "first_error": "status 503: ",
-    }  # fmt: skip
+    answers = [answer(b'{"label": "good"}', index=index) for index in range(100)] + [
+        answer(b"", status=503, index=100),
+        answer(b"no answer", status=0, index=101),
+    ]
+    found = summary(SERVERS["fastapi"], Load(answers=answers, window_s=2.0), ["good"] * 102)
+    assert [found[name] for name in ("p50_ms", "p95_ms", "p99_ms")] == pytest.approx([51.5, 96.95, 100.99])
+    assert found["per_second"] == 50.0
+    assert (found["requests"], found["errors"], found["unanswered"]) == (102, 1, 1)
+    assert found["first_error"] == "status 503: "
 
 
 @pytest.mark.parametrize(
