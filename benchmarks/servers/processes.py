@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,11 @@ class Running:
             return []
 
     def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
+        """Parents first, and the other way round afterwards: who watches a child never sees it stopped."""
+        self._signal(signal.SIGSTOP, self.tree())
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT, self.tree()[::-1])
 
     def memory(self) -> Memory:
         found = [process.memory_full_info() for process in self.tree()]
@@ -82,8 +83,8 @@ class Running:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self.tree():
+    def _signal(self, number: signal.Signals, processes: Sequence[psutil.Process]) -> None:
+        for process in processes:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:

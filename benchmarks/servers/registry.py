@@ -42,7 +42,7 @@ def _v2_body(text: str) -> dict[str, Any]:
     return {"inputs": [{"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [text]}]}
 
 
-# Two cores: two workers with a thread each, or one worker with two.
+# Two cores: two workers with a thread each, or one worker with two, whose pool spins or does not.
 SERVERS: dict[str, Server] = {
     server.name: server
     for server in (
@@ -59,10 +59,10 @@ SERVERS: dict[str, Server] = {
             path="/predict",
             body=_text,
             label=_label,
-            chosen={"workers": 1, "threads": 1, "slots": 2},
+            chosen={"workers": 2, "threads": 1, "slots": 40},
             candidates=[
-                *grid(workers=[1, 2], threads=[1], slots=[1, 2, 4, 40]),
-                *grid(workers=[1], threads=[2], slots=[1, 2]),
+                *grid(workers=[1], threads=[1], slots=[2, 4, 40]),
+                *grid(workers=[2], threads=[1], slots=[1, 40]),
             ],
         ),
         Server(
@@ -74,8 +74,7 @@ SERVERS: dict[str, Server] = {
             candidates=[
                 *grid(workers=[2], threads=[1], batch=[1, 8, 16], wait_ms=[1], zmq=[0]),
                 *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1], zmq=[1]),
-                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[5], zmq=[0]),
-                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1], zmq=[0]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[8], wait_ms=[1], zmq=[0]),
             ],
         ),
         Server(
@@ -86,8 +85,7 @@ SERVERS: dict[str, Server] = {
             chosen={"workers": 2, "threads": 1, "batch": 8, "wait_ms": 1},
             candidates=[
                 *grid(workers=[2], threads=[1], batch=[1, 4, 8, 16], wait_ms=[1]),
-                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[5]),
-                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[8], wait_ms=[1]),
             ],
         ),
         Server(
@@ -97,9 +95,8 @@ SERVERS: dict[str, Server] = {
             label=lambda answer: str(answer[0]["label"]),
             chosen={"workers": 2, "threads": 1, "batch": 16, "latency_ms": 10000},
             candidates=[
-                *grid(workers=[2], threads=[1], batch=[1, 8, 16], latency_ms=[10000]),
-                *grid(workers=[2], threads=[1], batch=[8], latency_ms=[1000]),
-                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], latency_ms=[10000]),
+                *grid(workers=[2], threads=[1], batch=[8, 16], latency_ms=[10000]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[16], latency_ms=[10000]),
             ],
         ),
         Server(
@@ -109,8 +106,8 @@ SERVERS: dict[str, Server] = {
             label=_label,
             chosen={"workers": 1, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1},
             candidates=[
-                *grid(workers=[2], threads=[1], batch=[1, 8, 16], wait_ms=[1]),
-                *grid(workers=[1], threads=[2], spin=[0, 1], batch=[8], wait_ms=[1]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[8, 16], wait_ms=[1]),
             ],
         ),
         Server(
@@ -120,8 +117,8 @@ SERVERS: dict[str, Server] = {
             label=lambda answer: str(answer["outputs"][0]["data"][0]),
             chosen={"workers": 0, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1},
             candidates=[
-                *grid(workers=[0], threads=[2], spin=[0, 1], batch=[8, 16], wait_ms=[1]),
-                *grid(workers=[2], threads=[1], batch=[8, 16], wait_ms=[1]),
+                *grid(workers=[0], threads=[2], spin=[0], batch=[8, 16], wait_ms=[1]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1]),
             ],
         ),
     )

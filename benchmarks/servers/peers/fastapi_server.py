@@ -50,5 +50,6 @@ if __name__ == "__main__":
         loop="uvloop",
         http="httptools",
         access_log=False,
+        timeout_worker_healthcheck=600,  # a pause of all processes is no dead worker
         log_level="warning",
     )
