@@ -150,6 +150,7 @@ def _environment(server: Server, settings: Settings, bundle: Path, port: int) ->
         "BENCHMARK_SETTINGS": json.dumps(dict(settings)),
         "BENTOML_DO_NOT_TRACK": "True",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
     }
 
 

@@ -104,10 +104,11 @@ SERVERS: dict[str, Server] = {
             path="/predict",
             body=_text,
             label=_label,
-            chosen={"workers": 1, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1},
+            chosen={"workers": 1, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1, "loops": 0},
             candidates=[
-                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1]),
-                *grid(workers=[1], threads=[2], spin=[0], batch=[8, 16], wait_ms=[1]),
+                *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1], loops=[0]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[8], wait_ms=[1], loops=[0, 1]),
+                *grid(workers=[1], threads=[2], spin=[0], batch=[16], wait_ms=[1], loops=[0]),
             ],
         ),
         Server(

@@ -1,16 +1,27 @@
 """Ray Serve: a proxy, and replicas that batch.
 
-Settings: `workers` replicas, `threads` of a session, `batch` texts at most, `wait_ms` for them.
+Settings: `workers` replicas, `threads` of a session, `batch` texts at most, `wait_ms` for them,
+`loops`: 1 for event loops of their own for router and user code, as Ray's default is, 0 for one loop.
 """
 
+import os
 import signal
 
-import ray
 from classifier import here, load, port, settings
-from ray import serve
-from starlette.requests import Request
 
 CHOSEN = settings()
+os.environ |= {
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": str(CHOSEN["loops"]),
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": str(CHOSEN["loops"]),
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+
+import ray  # noqa: E402 - reads the environment when it is imported
+from ray import serve  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+
 STORE_BYTES = 80_000_000  # the least that Ray takes is 75 MB; no object of this benchmark is in it
 
 
