@@ -16,6 +16,7 @@ os.environ |= {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_worker_niceness": "0",  # 15 by default: whoever else runs would go first
 }
 
 import ray  # noqa: E402 - reads the environment when it is imported
