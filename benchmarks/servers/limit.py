@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.servers.peers.classifier import Classifier
 from benchmarks.servers.texts import read_texts
 
 CORES = 2
 TRIAL_TEXTS = 256
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ def one_pass(classifier: Classifier, texts: Sequence[str], plan: Plan) -> list[s
     return labels
 
 
-def chunks(items: Sequence, size: int) -> list[list]:
+def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Lists of `size`, the last one maybe shorter."""
     return [list(items[first : first + size]) for first in range(0, len(items), size)]
 

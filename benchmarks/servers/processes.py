@@ -14,8 +14,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -43,29 +45,31 @@ class Running:
     def __init__(self, name: str, port: int, process: "subprocess.Popen[bytes]") -> None:
         self.name, self.port = name, port
         self._process = process
+        self._seen: dict[psutil.Process, None] = {}
 
     def tree(self) -> list[psutil.Process]:
+        """Parents first; those that were seen before stay in it, so that none outlives a parent that died."""
         try:
             root = psutil.Process(self._process.pid)
-            return [root, *root.children(recursive=True)]
+            self._seen |= dict.fromkeys([root, *root.children(recursive=True)])
         except psutil.NoSuchProcess:
-            return []
+            pass
+        return [process for process in self._seen if process.is_running()]
 
     def pause(self) -> None:
         """Parents first, and the other way round afterwards: who watches a child never sees it stopped."""
-        self._signal(signal.SIGSTOP, self.tree())
+        _each(self.tree(), lambda process: process.send_signal(signal.SIGSTOP))
 
     def resume(self) -> None:
-        self._signal(signal.SIGCONT, self.tree()[::-1])
+        _each(self.tree()[::-1], lambda process: process.send_signal(signal.SIGCONT))
 
     def memory(self) -> Memory:
-        found = [process.memory_full_info() for process in self.tree()]
+        found = _each(self.tree(), lambda process: process.memory_full_info())
         return Memory(pss_bytes=sum(one.pss for one in found), uss_bytes=sum(one.uss for one in found))
 
     def cpu_s(self) -> float:
         """Seconds of CPU that the tree has taken so far."""
-        found = [process.cpu_times() for process in self.tree()]
-        return sum(one.user + one.system for one in found)
+        return sum(one.user + one.system for one in _each(self.tree(), lambda process: process.cpu_times()))
 
     def stop(self, patience_s: float = 10.0) -> None:
         """Ask it to end, and end what is left of its tree."""
@@ -73,22 +77,20 @@ class Running:
         tree = self.tree()
         self._process.terminate()
         _, left = psutil.wait_procs(tree, patience_s)
-        for process in left:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+        _each(left, lambda process: process.kill())
         self._process.wait()
 
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def _signal(self, number: signal.Signals, processes: Sequence[psutil.Process]) -> None:
-        for process in processes:
-            try:
-                process.send_signal(number)
-            except psutil.NoSuchProcess:
-                continue
+
+def _each(processes: Sequence[psutil.Process], what: Callable[[psutil.Process], Any]) -> list[Any]:
+    """What each says; one that has just ended says nothing."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            found.append(what(process))
+    return found
 
 
 def start(server: Server, settings: Settings, bundle: Path, environments: Path, logs: Path) -> Running:

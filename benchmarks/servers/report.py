@@ -100,6 +100,7 @@ COLUMNS = (
     "at 64, ms",
     "at 70%, ms",
     "added to the model's own time, ms",
+    "CPU of a request at 64, ms",
     "memory PSS (USS), MB",
     "errors + unanswered, of requests",
 )
@@ -125,8 +126,9 @@ def _row(name: str, found: Mapping[str, Any]) -> str:
     )
     weight = f"{_megabytes(found['pss_bytes'])} ({_megabytes(found['uss_bytes'])})" if found["pss_bytes"] else ""
     added = _number(loads["1"].get("added_ms"), 2)
+    cpu = _number(loads["64"].get("cpu_ms"), 2)
     faults = f"{found['errors']} + {found['unanswered']} of {found['requests']}"
-    return f"| {name} | {rates} | {ratios} | {late} | {added} | {weight} | {faults} |"
+    return f"| {name} | {rates} | {ratios} | {late} | {added} | {cpu} | {weight} | {faults} |"
 
 
 def _targets(summary: Mapping[str, Any]) -> str:

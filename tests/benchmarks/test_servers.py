@@ -108,9 +108,11 @@ def test_the_table_has_a_row_for_each_server_and_says_what_is_missing():
     lines = table(summarise(found, ["sparse"], ["ours", "a", "absent"])).splitlines()
     assert (
         lines[4]
-        == "| ours | – / 300 / – | 1.00 / – | 1.0 / 2.0 / 3.0 | – / – / – | – / – / – | – | 90 (80) | 0 + 0 of 10 |"
+        == "| ours | – / 300 / – | 1.00 / – | 1.0 / 2.0 / 3.0 | – / – / – | – / – / – | – | – | 90 (80) | 0 + 0 of 10 |"
     )
-    assert lines[5] == "| a | – / 100 / – | 3.00 / – | 4.0 / 5.0 / 6.0 | – / – / – | – / – / – | – |  | 2 + 1 of 10 |"
+    assert (
+        lines[5] == "| a | – / 100 / – | 3.00 / – | 4.0 / 5.0 / 6.0 | – / – / – | – / – / – | – | – |  | 2 + 1 of 10 |"
+    )
     assert lines[6].startswith("| limit | – / 400 / – | 0.75 / – |")
     assert "| throughput against the best peer, 16 connections | 3.00 |" in lines
 
