@@ -116,23 +116,28 @@ class Turns:
         bench = measuring.bench(bundle, self.plan.texts)
         wanted = {cell.server for cell in missing}
         with ExitStack() as stack:
-            running: dict[str, Running] = {}
-            for server in self.plan.servers:
-                if server.name in wanted:
-                    try:
-                        one = start(server, server.chosen, bundle, self.plan.environments, self.plan.output)
-                    except StartError as error:
-                        self.tell(f"{variant}: {error}")
-                        continue
-                    stack.callback(one.stop)
-                    measuring.settle(server, one.port, bench, 16, 1.0)
-                    one.pause()
-                    running[server.name] = one
+            running = {
+                server.name: one
+                for server in self.plan.servers
+                if server.name in wanted and (one := self._started(server, bundle, bench, stack)) is not None
+            }
             for cell in missing:
                 if cell.server == LIMIT:
                     self._note(cell, self._limit(bundle))
                 elif cell.server in running:
                     self._turn(cell, running[cell.server], bench)
+
+    def _started(self, server: Server, bundle: Path, bench: measuring.Bench, stack: ExitStack) -> Running | None:
+        """Warm and waiting for its turn; None, told, when it does not start."""
+        try:
+            one = start(server, server.chosen, bundle, self.plan.environments, self.plan.output)
+        except StartError as error:
+            self.tell(f"{bundle.name}: {error}")
+            return None
+        stack.callback(one.stop)
+        measuring.settle(server, one.port, bench, 16, 1.0)
+        one.pause()
+        return one
 
     def _turn(self, cell: Cell, running: Running, bench: measuring.Bench) -> None:
         server = next(one for one in self.plan.servers if one.name == cell.server)
