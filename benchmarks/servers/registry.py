@@ -116,7 +116,7 @@ SERVERS: dict[str, Server] = {
             path="/v2/models/model/infer",
             body=_v2_body,
             label=lambda answer: str(answer["outputs"][0]["data"][0]),
-            chosen={"workers": 0, "threads": 2, "spin": 0, "batch": 8, "wait_ms": 1},
+            chosen={"workers": 2, "threads": 1, "batch": 8, "wait_ms": 1},
             candidates=[
                 *grid(workers=[0], threads=[2], spin=[0], batch=[8, 16], wait_ms=[1]),
                 *grid(workers=[2], threads=[1], batch=[8], wait_ms=[1]),
