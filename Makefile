@@ -41,7 +41,7 @@ clean-models: ## remove the demo's models, checkpoints and half-done runs
 constraints: ## pin the versions that pip would choose today
 	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test]'
 	{ head -1 constraints.txt; .venv-new/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
-	  grep '^onnxruntime-gpu' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
+	  grep '^onnxruntime-' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
 	rm -rf .venv-new
 
 $(RUN)/sparse/run.json: | $(VENV)/.demo

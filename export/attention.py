@@ -58,6 +58,8 @@ class AttentionWriter:
         return graph.nodes("Split", [joined], len(parts), axis=-1, num_outputs=len(parts))
 
     def _heads(self, block: AttentionWeights, q_BQW: str, k_BTW: str, v_BTW: str, mask: str) -> str:
+        if self._form.attention == "standard":
+            return self._standard_heads(block, q_BQW, k_BTW, v_BTW)
         return self._graph.node(
             "MultiHeadAttention",
             q_BQW,
@@ -69,6 +71,17 @@ class AttentionWriter:
             num_heads=block.num_heads,
             scale=block.scale,
         )
+
+    def _standard_heads(self, block: AttentionWeights, q_BQW: str, k_BTW: str, v_BTW: str) -> str:
+        graph, size = self._graph, len(block.output.weight_KN) // block.num_heads
+        of_heads = graph.constant([0, 0, block.num_heads, size])
+        q_BQHE, k_BTHE, v_BTHE = (graph.node("Reshape", one, of_heads) for one in (q_BQW, k_BTW, v_BTW))
+        q_BHQE, v_BHTE = (graph.node("Transpose", one, perm=[0, 2, 1, 3]) for one in (q_BQHE, v_BTHE))
+        scores_BHQT = graph.node("MatMul", q_BHQE, graph.node("Transpose", k_BTHE, perm=[0, 2, 3, 1]))
+        scale = self._products.constant(graph, f"{block.output.name}.scale", np.array(block.scale, np.float32))
+        shares_BHQT = self._shares(graph.node("Mul", scores_BHQT, scale), [1, 2])
+        context_BQHE = graph.node("Transpose", graph.node("MatMul", shares_BHQT, v_BHTE), perm=[0, 2, 1, 3])
+        return graph.node("Reshape", context_BQHE, graph.constant([0, 0, -1]))
 
     def _unprojected(self, block: AttentionWeights, x_BD: str, read_BTD: str) -> str:
         graph = self._graph
@@ -85,19 +98,19 @@ class AttentionWriter:
             alpha=block.scale,
             transB=1,
         )
-        shares_BHT = self._shares(graph.node("Transpose", scores_BTH, perm=[0, 2, 1]))
+        shares_BHT = self._shares(graph.node("Transpose", scores_BTH, perm=[0, 2, 1]), [1])
         values_HDE = values.weight_KN.reshape(-1, heads, size).transpose(1, 0, 2)
         context_BHE = self._of_each_head(self._weighted(read_BTD, shares_BHT), values.name, values_HDE)
         context_BW = graph.node("Reshape", context_BHE, graph.constant([0, -1]))
         return graph.node("Add", context_BW, self._products.constant(graph, f"{values.name}.bias", values.bias_N))
 
-    def _shares(self, scores_BHT: str) -> str:
-        """How much each head reads of each token."""
+    def _shares(self, scores: str, axes: list[int]) -> str:
+        """How much each head reads of each token; `axes` are those of the scores between texts and tokens."""
         graph = self._graph
         real_BT = graph.node("Cast", "attention_mask", to=TensorProto.BOOL)
-        real_B1T = graph.node("Unsqueeze", real_BT, graph.constant([1]))
-        masked_BHT = graph.node("Where", real_B1T, scores_BHT, self._products.constant(graph, "lowest", LOWEST))
-        return graph.node("Softmax", masked_BHT, axis=-1)
+        real = graph.node("Unsqueeze", real_BT, graph.constant(axes))
+        masked = graph.node("Where", real, scores, self._products.constant(graph, "lowest", LOWEST))
+        return graph.node("Softmax", masked, axis=-1)
 
     def _of_each_head(self, x_BHK: str, name: str, weight_HKM: Float32) -> str:
         """The product with each head's own weight, [B, H, M]."""

@@ -11,6 +11,7 @@ from typing import get_args
 
 from transformers.utils import logging as transformers_logging
 
+from export.forms import Operators
 from export.pipeline import ExportConfig, export_bundle
 from sparsebert.manifest import Precision, WeightRange
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
             target=options.output,
             precision=options.precision,
             weight_range=options.weight_range,
+            operators=options.operators,
             tune=options.tune,
             vocabulary=options.vocabulary,
             with_hf=options.hf,
@@ -65,6 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
         choices=get_args(WeightRange),
         help="bits of int8 weights: 8 (full), or 7 (reduced) for x86 processors without VNNI, on which 8 would "
         "saturate (default: what this machine's processor needs)",
+    )
+    parser.add_argument(
+        "--operators",
+        choices=get_args(Operators),
+        default="fused",
+        help="fused: with operators of ONNX Runtime's own, for its CPU and CUDA providers; standard: those of ONNX "
+        "alone, which OpenVINO and TensorRT compute whole (default: fused)",
     )
     parser.add_argument(
         "--tune", action="store_true", help="measure the equivalent forms of the graph here and take the fastest"

@@ -10,6 +10,8 @@ from typing import Literal, get_args, get_type_hints
 
 from sparsebert.manifest import Precision
 
+Operators = Literal["fused", "standard"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
@@ -18,16 +20,17 @@ class Form:
     `layout`: linear layers compute all positions of the batch, or only real tokens (padding is taken out before the
     first layer and put back for the attention alone). `projections`: queries, keys and values are one product, three,
     or inside the attention operator. `last`: the last attention, which has one query for each text, projects keys and
-    values, or does without. `mask`: attention is told which positions are tokens, or how many each text has and where
-    it begins, which fused CUDA kernels want. `products`: biases and residuals go into the matrix product (Gemm), or
-    are added after it (integer products take a bias, but no residual, whatever is said here). `norms`: Add then
-    LayerNormalization, or one fused operator. `gelu`: by the error function, or by tanh, which is within 0.0005 of it
-    and for integers less than a step.
+    values, or does without. `attention`: one fused operator, or standard operators of ONNX. `mask`: attention is told
+    which positions are tokens, or how many each text has and where it begins, which fused CUDA kernels want.
+    `products`: biases and residuals go into the matrix product (Gemm), or are added after it (integer products take a
+    bias, but no residual, whatever is said here). `norms`: Add then LayerNormalization, or one fused operator. `gelu`:
+    by the error function, or by tanh, which is within 0.0005 of it and for integers less than a step.
     """
 
     layout: Literal["padded", "packed"]
     projections: Literal["joined", "separate", "inside"]
     last: Literal["projected", "unprojected"]
+    attention: Operators
     mask: Literal["positions", "lengths"]
     products: Literal["gemm", "matmul"]
     norms: Literal["plain", "fused"]
@@ -50,12 +53,17 @@ class Form:
 
 # Measured in docs/results.md. The form for GPUs follows ONNX Runtime's own fusions for CUDA and is not measured.
 CPU_FORM = Form(
-    layout="packed", projections="joined", last="unprojected", mask="positions", products="gemm", norms="plain",
-    gelu="exact",
+    layout="packed", projections="joined", last="unprojected", attention="fused", mask="positions", products="gemm",
+    norms="plain", gelu="exact",
 )  # fmt: skip
 GPU_FORM = Form(
-    layout="padded", projections="separate", last="projected", mask="lengths", products="matmul", norms="fused",
-    gelu="exact",
+    layout="padded", projections="separate", last="projected", attention="fused", mask="lengths", products="matmul",
+    norms="fused", gelu="exact",
+)  # fmt: skip
+# No operator of ONNX Runtime's own: what OpenVINO and TensorRT can compute whole.
+STANDARD_FORM = Form(
+    layout="padded", projections="separate", last="projected", attention="standard", mask="positions",
+    products="gemm", norms="plain", gelu="exact",
 )  # fmt: skip
 DEFAULT_FORMS: dict[Precision, Form] = {
     "fp32": CPU_FORM,

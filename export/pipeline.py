@@ -29,7 +29,7 @@ from export.bundle import (
     write_golden,
 )
 from export.calibration import calibrate
-from export.forms import DEFAULT_FORMS, TUNED_CHOICES, Form
+from export.forms import DEFAULT_FORMS, STANDARD_FORM, TUNED_CHOICES, Form, Operators
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
@@ -71,14 +71,15 @@ class ExportConfig:
     """What to export, to where, and how; the last two names of `target` are model and variant.
 
     `vocabulary` is a file of texts, one a line: the word table keeps the rows that they and the checkpoint's own
-    examples need. `weight_range` of int8 weights: None asks this machine's processor. `tune` measures the forms of
-    the graph here.
+    examples need. `weight_range` of int8 weights: None asks this machine's processor. `operators`: with those of ONNX
+    Runtime's own, or with the standard ones alone. `tune` measures the forms of the graph here.
     """
 
     checkpoint: Path
     target: Path
     precision: Precision = "fp32"
     weight_range: WeightRange | None = None
+    operators: Operators = "fused"
     tune: bool = False
     vocabulary: Path | None = None
     with_hf: bool = False
@@ -91,6 +92,9 @@ class ExportConfig:
             raise ConfigError(f"--weight-range is for --precision int8, not for {self.precision}")
         if self.tune and self.precision == "fp16":
             raise ConfigError("--tune measures on this machine's CPU, and fp16 is for GPUs; leave one of them out")
+        if self.operators == "standard" and (self.tune or self.precision == "int8"):
+            other = "--tune" if self.tune else "--precision int8"
+            raise ConfigError(f"{other} uses operators of ONNX Runtime's own; leave it or --operators standard out")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,7 +175,8 @@ def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Seque
         assemble = int8_graphs(calibrate(weights, calibration), weight_range)
     else:
         assemble = float_graphs(weights, config.precision)
-    form, trials = DEFAULT_FORMS[config.precision], tuple[Trial, ...]()
+    form = STANDARD_FORM if config.operators == "standard" else DEFAULT_FORMS[config.precision]
+    trials = tuple[Trial, ...]()
     if config.tune:
         tuned = fastest_form(assemble, form, TUNED_CHOICES[config.precision], typical_batches(calibration))
         form, trials = tuned.form, tuned.trials

@@ -7,11 +7,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
+from service import access
+from service.asking import TIMEOUT_HEADER
 from service.direct import DirectRoutes
 from service.draining import Drain
 from service.errors import (
@@ -20,19 +26,28 @@ from service.errors import (
     ClientGoneError,
     DrainingError,
     EngineError,
+    ForbiddenError,
     MalformedError,
     NotEnabledError,
     NotReadyError,
+    OverloadError,
     QueueFullError,
+    RateLimitedError,
     RequestTimeoutError,
     ServiceError,
     TooLongError,
     TooManyError,
+    UnauthenticatedError,
     UnknownVariantError,
 )
+from service.gate import Gate
+from service.headers import headers_by_path
+from service.keys import KeyRing, read_keys
 from service.metrics import Metrics, Rejection
-from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope
+from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
+from service.oip.tensors import HEADER
 from service.openapi import describe
+from service.rates import read_rate
 from service.routes import compare, health, metrics, models, page, predict, reach, v2
 from service.schemas import ErrorAnswer
 from service.serving import Serving
@@ -44,12 +59,15 @@ log = logging.getLogger(__name__)
 
 ERROR_STATUS: dict[type[ServiceError], int] = {
     MalformedError: 400,
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
     NotEnabledError: 403,
     UnknownVariantError: 404,
     BodyTooLargeError: 413,
     TooLongError: 422,
     TooManyError: 422,
     QueueFullError: 429,
+    RateLimitedError: 429,
     ClientGoneError: 499,
     EngineError: 500,
     NotReadyError: 503,
@@ -58,12 +76,16 @@ ERROR_STATUS: dict[type[ServiceError], int] = {
 }
 REJECTIONS: dict[type[ServiceError], Rejection] = {
     QueueFullError: Rejection.QUEUE_FULL,
+    RateLimitedError: Rejection.RATE_LIMITED,
     RequestTimeoutError: Rejection.DEADLINE,
     BodyTooLargeError: Rejection.BODY_TOO_LARGE,
     DrainingError: Rejection.DRAINING,
     NotReadyError: Rejection.NOT_READY,
 }
-RETRY_AFTER_S = 1
+# What pages of other origins may send and read, where --cors-origins lets them.
+CORS_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", TIMEOUT_HEADER, HEADER)
+CORS_READ = ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id", HEADER)
+REDIRECT = 307  # to a path without the slash at its end
 ROUTERS = (predict.router, compare.router, models.router, health.router, metrics.router, page.router, *v2.ROUTERS)
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
@@ -71,8 +93,18 @@ PATHS = (
 )  # fmt: skip
 
 
-def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain | None = None) -> FastAPI:
-    """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already."""
+def create_app(
+    settings: Settings,
+    catalog: Catalog | None = None,
+    drain: Drain | None = None,
+    ring: KeyRing | None = None,
+    tracer: Tracer | None = None,
+) -> FastAPI:
+    """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
+
+    Raises ConfigError for a bad keys file.
+    """
+    keys = ring or load_keys(settings)
     measured = Metrics(label_sets(), statuses())
     draining = drain or Drain(settings.drain_timeout_s)
 
@@ -90,31 +122,70 @@ def create_app(settings: Settings, catalog: Catalog | None = None, drain: Drain 
         version=__version__,
         description="Text classification with dense and sparse variants of a model, side by side.",
         lifespan=lifespan,
+        # Its own would see but a part of the requests, and look at the environment for each.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         docs_url=None,
         redoc_url=None,
     )
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(DirectRoutes, routes=direct_routes(), refuse=_on_service_error)
-    app.add_middleware(
-        RequestEnvelope, metrics=measured, paths=PATHS, fail=_unexpected, stop=_stopping, clock_s=time.monotonic
-    )
+    rate = read_rate(settings.rate_limit) if settings.rate_limit else None
+    frameworks_own = app.build_middleware_stack
+
+    def outermost() -> ASGIApp:
+        """Ours around the framework's own layers, of which the routes that are asked all day need none."""
+        inside: ASGIApp = DirectRoutes(frameworks_own(), routes=direct_routes(), refuse=_on_service_error)
+        inside = Gate(
+            inside, ring=keys, rate=rate, refuse=_on_service_error, routes=all_routes(), clock_s=time.monotonic
+        )
+        if settings.cors_origins:
+            inside = CORSMiddleware(
+                inside,
+                allow_origins=settings.cors_origins,
+                allow_methods=METHODS,
+                allow_headers=CORS_SENT,
+                expose_headers=CORS_READ,
+            )
+        return RequestEnvelope(
+            inside,
+            metrics=measured,
+            paths=PATHS,
+            headers=headers_by_path(page.CONTENT),
+            fail=_unexpected,
+            stop=_stopping,
+            clock_s=time.monotonic,
+            tracer=tracer,
+            access=access.write if settings.access_log else None,
+        )
+
+    app.build_middleware_stack = outermost  # type: ignore[method-assign]
+    app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, keys=bool(keys.keys))  # type: ignore[method-assign]
     return app
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:
     status = ERROR_STATUS[type(error)]
     # A probe of health that is told "not ready" is no refused request.
-    if type(error) in REJECTIONS and request.method == "POST":
+    if type(error) in REJECTIONS and (request.method == "POST" or isinstance(error, RateLimitedError)):
         reach.serving(request).metrics.on_rejection(REJECTIONS[type(error)])
     if status == 500:
         log.error("request %s failed", request.state.request_id, exc_info=error)
         return _unexpected(request.state.request_id)
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    headers = {}
+    if status in (429, 503) and isinstance(error, OverloadError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return _refusal(status, str(error), request.state.request_id, headers)
+
+
+async def _on_exception(request: Request, error: Exception) -> Response:
+    """What nobody expected; the framework raises it again, and the envelope logs it."""
+    del error
+    return _unexpected(request.state.request_id)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
@@ -133,11 +204,22 @@ def _unexpected(request_id: str) -> Response:
 
 
 def _stopping(request_id: str) -> Response:
-    return _refusal(ERROR_STATUS[DrainingError], STOPPING, request_id, {"Retry-After": str(RETRY_AFTER_S)})
+    headers = {"Retry-After": str(DrainingError.retry_after_s)}
+    return _refusal(ERROR_STATUS[DrainingError], STOPPING, request_id, headers)
 
 
 def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
     return reach.json(ErrorAnswer(error=sentence, request_id=request_id), status=status, headers=headers)
+
+
+def load_keys(settings: Settings) -> KeyRing:
+    """The keys that the settings name. Raises ConfigError."""
+    return read_keys(Path(settings.api_keys)) if settings.api_keys else KeyRing()
+
+
+def all_routes() -> list[BaseRoute]:
+    """Every route."""
+    return [route for router in ROUTERS for route in router.routes]
 
 
 def direct_routes() -> list[APIRoute]:
@@ -152,4 +234,4 @@ def label_sets() -> list[tuple[str, str]]:
 
 def statuses() -> list[int]:
     """Every status that the service answers with."""
-    return sorted({200, 405, *ERROR_STATUS.values()})
+    return sorted({200, REDIRECT, 405, *ERROR_STATUS.values()})

@@ -1,19 +1,22 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `middleware`,
-`openapi`, `app` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
+`middleware`, `openapi`, `app` and `routes/`.
 """
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+from starlette.types import Message
 
 from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, RequestTimeoutError
+from service.stepping import Done, begin
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 MAX_TIMEOUT_MS = 3_600_000
+LEFT = "the client left before its answer was ready"
 
 Answer = TypeVar("Answer")
 
@@ -28,26 +31,68 @@ def read_timeout_s(value: str) -> float:
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
-    """The whole body, counted while it comes in.
+    """The whole body: its announced length is judged before it comes in, and it is counted while it does.
 
-    Raises BodyTooLargeError, RequestTimeoutError when it comes too slowly, ClientGoneError.
+    Raises BodyTooLargeError, MalformedError when it is encoded, RequestTimeoutError when it comes too slowly,
+    ClientGoneError.
     """
-    chunks, num_bytes = [], 0
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise MalformedError("the body has a Content-Encoding; send it plain")
+    if is_longer(request.headers.get("content-length", ""), max_bytes):
+        raise too_large(max_bytes)
+    first = begin(_receive(request))
+    if isinstance(first, Done):
+        message = first.value
+    else:
+        message = await _in_time(first.rest(), deadline_s)
+    body: bytes = message.get("body", b"")
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
+    if not message.get("more_body", False):
+        return body
+    return await _in_time(_rest_of_body(request, body, max_bytes), deadline_s)
+
+
+async def _rest_of_body(request: Request, first: bytes, max_bytes: int) -> bytes:
+    body, more = bytearray(first), True
+    while more:
+        message = await _receive(request)
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise too_large(max_bytes)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+async def _next_message(request: Request) -> Message:
+    return await request.receive()
+
+
+async def _receive(request: Request) -> Message:
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError("the client left before its request was complete")
+    return message
+
+
+async def _in_time(work: Coroutine[Any, Any, Answer], deadline_s: float) -> Answer:
     try:
         async with asyncio.timeout_at(deadline_s):
-            async for chunk in request.stream():
-                num_bytes += len(chunk)
-                if num_bytes > max_bytes:
-                    raise BodyTooLargeError(
-                        f"the body has more than {max_bytes} bytes; send fewer texts at a time, "
-                        "or raise --max-body-bytes"
-                    )
-                chunks.append(chunk)
-    except ClientDisconnect as error:
-        raise ClientGoneError("the client left before its request was complete") from error
+            return await work
     except TimeoutError as error:
         raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
-    return b"".join(chunks)
+
+
+def is_longer(announced: str, max_bytes: int) -> bool:
+    """Whether the header Content-Length says more; one that is no number is the server's to refuse."""
+    return announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > max_bytes)
+
+
+def too_large(max_bytes: int) -> BodyTooLargeError:
+    """What is wrong with a body of more than `max_bytes`."""
+    return BodyTooLargeError(
+        f"the body has more than {max_bytes} bytes; send fewer texts at a time, or raise --max-body-bytes"
+    )
 
 
 async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -55,22 +100,24 @@ async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answe
 
     Raises ClientGoneError then.
     """
-    working, gone = asyncio.current_task(), False
+    working, gone = cast("asyncio.Task[Any]", asyncio.current_task()), False
 
-    async def watch() -> None:
+    def on_gone() -> None:
         nonlocal gone
-        await request.receive()  # after the body nothing comes but the news that the caller left
         gone = True
-        if working is not None:
-            working.cancel()
+        working.cancel()
 
-    # It runs only while `work` waits for something, so it never cancels what comes after.
-    watching = asyncio.get_running_loop().create_task(watch())
+    # After the body nothing comes but the news that the caller left.
+    coming = begin(_next_message(request))
+    if isinstance(coming, Done):
+        work.close()
+        raise ClientGoneError(LEFT)
+    give_up = coming.watch(on_gone)
     try:
         return await work
     except asyncio.CancelledError as error:
-        if gone and working is not None and working.uncancel() == 0:
-            raise ClientGoneError("the client left before its answer was ready") from error
+        if gone and working.uncancel() == 0:
+            raise ClientGoneError(LEFT) from error
         raise
     finally:
-        watching.cancel()
+        give_up()

@@ -27,11 +27,10 @@ from service.errors import (
     RequestTimeoutError,
     ServiceError,
     TooManyError,
-    too_late,
 )
 from service.packing import choose_batch
 from service.probabilities import check_logits
-from service.tickets import Answer, Batch, Ending, Entry, Ticket
+from service.tickets import Answer, Batch, BatchTimes, Ending, Entry, Ticket
 from service.waiting import BatchLimits, Packing, Queue, Taken
 from service.workers import WorkerPool
 
@@ -66,6 +65,7 @@ class Batcher:
         packing: Packing = choose_batch,
     ) -> None:
         self.name = name
+        self._late = f"{name} did not answer in time"
         self.num_admitted = 0
         self.endings: Counter[Ending] = Counter()
         self._engine = engine
@@ -110,13 +110,21 @@ class Batcher:
         Raises QueueFullError, TooManyError or NotReadyError before admission; EngineError, RequestTimeoutError,
         NotReadyError or DrainingError after it. Cancelling the call drops what still waits.
         """
-        ticket = self._admit(encodings, deadline_s)
+        now_s = self._clock_s()
+        if deadline_s <= now_s:
+            raise RequestTimeoutError(self._late)
+        ticket = self._admit(encodings, now_s, deadline_s)
+        late = None
+        if deadline_s < inf:
+            late = asyncio.get_running_loop().call_later(deadline_s - now_s, self._on_late, ticket)
         try:
             await ticket.future
         except asyncio.CancelledError:
             self._end_ticket(ticket, Ending.CANCELLED)
             raise
         finally:
+            if late is not None:
+                late.cancel()
             self._open.pop(ticket, None)
         return ticket.answer()
 
@@ -128,11 +136,10 @@ class Batcher:
 
     # What follows up to `compute` runs in the event loop.
 
-    def _admit(self, encodings: Sequence[Encoding], deadline_s: float) -> Ticket:
+    def _admit(self, encodings: Sequence[Encoding], now_s: float, deadline_s: float) -> Ticket:
         ticket = Ticket(asyncio.get_running_loop().create_future(), num_open=len(encodings))
         with self._pool.lock:
             self._check_admission(len(encodings), sum(encoding.num_tokens for encoding in encodings))
-            now_s = self._clock_s()
             ticket.entries = [
                 Entry(encoding=encoding, ticket=ticket, admitted_s=now_s, deadline_s=deadline_s)
                 for encoding in encodings
@@ -164,8 +171,10 @@ class Batcher:
             )
 
     def _finish(self, batch: Batch, rows: list[FloatArray], infer_s: float) -> None:
+        times = BatchTimes(began_s=batch.began_s, infer_s=infer_s, num_items=len(batch.entries))
         for ticket in {entry.ticket: None for entry in batch.entries}:
             ticket.infer_s += infer_s
+            ticket.batches.append(times)
         for entry, row_C in zip(batch.entries, rows, strict=True):
             if self._end(entry, Ending.OK):
                 entry.finish(row_C)
@@ -175,6 +184,9 @@ class Batcher:
         for ticket in {entry.ticket: None for entry in entries if entry.ending is None}:
             self._end_ticket(ticket, ending)
             ticket.fail(error)
+
+    def _on_late(self, ticket: Ticket) -> None:
+        self._fail(ticket.entries, RequestTimeoutError(self._late), Ending.LATE)
 
     def _fail_all(self, error: ServiceError, ending: Ending) -> None:
         for ticket in list(self._open):
@@ -198,7 +210,7 @@ class Batcher:
     def begin(self, taken: Taken, began_s: float) -> "_Job | None":
         """See `Owner`."""
         if taken.late:
-            failure = RequestTimeoutError(too_late(self.name))
+            failure = RequestTimeoutError(self._late)
             self._in_loop(self._fail, cast("list[Entry]", taken.late), failure, Ending.LATE)
         if not taken.chosen:
             return None

@@ -24,13 +24,14 @@ OpenEngine = Callable[[Path], Engine]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedBundle:
-    """A bundle that passed every test; `memory_bytes` is by how much the process grew."""
+    """A bundle that passed every test; `memory_bytes` is by how much the process grew, `gpu_memory_bytes` the GPU."""
 
     manifest: Manifest
     tokenizer: TextTokenizer
     engine: Engine
     load_s: float
     memory_bytes: int
+    gpu_memory_bytes: int | None = None
 
     @property
     def name(self) -> VariantName:
@@ -71,6 +72,7 @@ def open_bundle(
         engine=engine,
         load_s=clock_s() - began_s,
         memory_bytes=max(0, resident_bytes() - bytes_before),
+        gpu_memory_bytes=engine.gpu_growth_bytes(),
     )
 
 
@@ -129,12 +131,10 @@ def _check_specs(folder: Path, manifest: Manifest) -> None:
 
 
 def check_processor(folder: Path, manifest: Manifest, *, reduced_range: bool) -> None:
-    """Raise BundleError when this machine would compute the graph wrongly, or only by converting every number.
+    """Raise BundleError when this machine would compute the graph wrongly.
 
     `reduced_range` says that the processor needs int8 weights of 7 bits.
     """
-    if manifest.precision == "fp16":
-        raise BundleError(f"{folder} is in fp16, for GPUs, and the service computes on the CPU; export fp32 or int8")
     if manifest.weight_range == "full" and reduced_range:
         raise BundleError(
             f"{folder} has int8 weights of 8 bits, which saturate on processors without VNNI such as this one; "

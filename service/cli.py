@@ -3,28 +3,39 @@
 Knows nothing about routes or models.
 """
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service.app import create_app
+from service.app import create_app, load_keys
+from service.bundles import LoadedBundle, OpenEngine
+from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
+from service.memory import keep_from_collection
 from service.settings import Settings, read_settings
-from service.variants import Catalog, load_catalog, open_engine_with
-from sparsebert.errors import BundleError, ConfigError
+from service.variants import Catalog, device_of, load_catalog, open_engine_with
+from sparsebert.errors import BundleError, ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from service.tracing import OtelTracer
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
+TICKS_A_SECOND = 10
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 # A batch that was stopped ends within one node of its graph.
 JOIN_S = 5.0
 
@@ -32,46 +43,89 @@ JOIN_S = 5.0
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
     settings = read_settings(arguments, os.environ)
-    logging.getLogger().setLevel(settings.log_level.upper())
+    set_up_logs(settings)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if settings.dry_run:
         _dry_run(settings)
-        return
+    else:
+        serve(settings, open_engine_with(settings))
+
+
+def serve(settings: Settings, open_engine: OpenEngine) -> None:
+    """Load all, listen, and answer until a signal, or until what computes died for good."""
+    ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
     listener = bind(settings.host, settings.port)
     try:
-        catalog = _load(settings)
+        catalog = load_catalog(settings, open_engine, time.monotonic)
         listen(listener, settings.host, settings.port)
         _announce(settings, catalog, listener.getsockname()[1])
         drain = Drain(settings.drain_timeout_s)
-        app = create_app(settings, catalog, drain)
+        app = create_app(settings, catalog, drain, ring, tracer)
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
+            ws="none",
             access_log=False,
             log_config=None,
             log_level="warning",
             lifespan="on",
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=1,
         )
         server = DrainingServer(
-            config, drain, end_requests=lambda: app.state.serving.close(), died=lambda: app.state.serving.workers.dead
+            config,
+            drain,
+            end_requests=lambda: app.state.serving.close(),
+            died=lambda: app.state.serving.workers.dead,
+            patience_s=settings.request_timeout_s + GRACE_S,
         )
+        keep_from_collection()
         server.run(sockets=[listener])
         app.state.serving.workers.join(JOIN_S)
         if app.state.serving.workers.dead:
             raise NotReadyError("workers died again and again; the log says of what")
     finally:
         listener.close()
+        if tracer is not None:
+            tracer.close()
     log.info("stopped")
+
+
+def set_up_logs(settings: Settings) -> None:
+    """What is written, and how."""
+    root = logging.getLogger()
+    root.setLevel(settings.log_level.upper())
+    if settings.log_format == "json":
+        from service.logs import json_formatter  # costs 20 MB where it finds rich
+
+        for handler in root.handlers:
+            handler.setFormatter(json_formatter())
+
+
+def open_tracer(settings: Settings, environment: Mapping[str, str]) -> "OtelTracer | None":
+    """What traces requests, when it is asked for. Raises MissingExtraError."""
+    named = any(environment.get(name) for name in OTLP_VARIABLES)
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or not (settings.otlp_endpoint or named):
+        return None
+    try:
+        from service import tracing
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"--otlp-endpoint or {OTLP_VARIABLES[0]} asks for traces, which need: pip install 'sparsebert[otel]' "
+            f"(the package {error.name!r} is missing)"
+        ) from error
+    return tracing.OtelTracer(tracing.sending_to(settings.otlp_endpoint), environment, time.time_ns)
 
 
 class DrainingServer(uvicorn.Server):
     """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked.
 
-    Ends by itself when what computes has died for good: whoever started it starts it again.
+    Ends by itself when what computes has died for good: whoever started it starts it again. Clients that let it wait
+    for more than `patience_s` are cut off.
     """
 
     def __init__(
@@ -81,18 +135,22 @@ class DrainingServer(uvicorn.Server):
         *,
         end_requests: Callable[[], Awaitable[None]],
         died: Callable[[], bool],
+        patience_s: float,
     ) -> None:
         super().__init__(config)
         self._drain = drain
         self._end_requests = end_requests
         self._died = died
+        self._patience_s = patience_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         del frame
         if self._drain.draining:
             self.should_exit = True
         else:
-            log.info("stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight)
+            # A signal may be handled in the midst of a request, of which the line is none.
+            told = "stopping on %s: %d requests in flight", signal.Signals(sig).name, self._drain.num_inflight
+            Context().run(log.info, *told)
         self._drain.begin(time.monotonic())
 
     async def on_tick(self, counter: int) -> bool:
@@ -101,6 +159,8 @@ class DrainingServer(uvicorn.Server):
             await self._end_requests()  # each waiting request is told so, in the ticks that are left
         if self._drain.is_over(now_s) or self._died():
             self.should_exit = True
+        if counter % TICKS_A_SECOND == 0:
+            cut_off_late(self.server_state.connections, asyncio.get_running_loop().time(), self._patience_s)
         return await super().on_tick(counter)
 
 
@@ -135,25 +195,28 @@ def _taken(host: str, port: int, error: OSError) -> ConfigError:
     )
 
 
-def _load(settings: Settings) -> Catalog:
-    return load_catalog(settings, open_engine_with(settings), time.monotonic)
-
-
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:
     for row in table(catalog):
         log.info(row)
+    log.info(_computes(settings))
     address = f"http://{settings.host}:{port}"
     log.info("serving on %s/ (API %s/docs, metrics %s/metrics)", address, address, address)
 
 
 def _dry_run(settings: Settings) -> None:
-    catalog = _load(settings)
-    sys.stdout.write("\n".join(table(catalog)) + f"\nONNX Runtime {RUNTIME_VERSION}\n")
+    load_keys(settings)
+    catalog = load_catalog(settings, open_engine_with(settings), time.monotonic)
+    sys.stdout.write("\n".join(table(catalog)) + f"\n{_computes(settings)}\n")
     if catalog.failed:
         raise BundleError(
             f"{len(catalog.failed)} of {len(catalog.names)} variants failed, the first because: "
             f"{catalog.failed[0].error}"
         )
+
+
+def _computes(settings: Settings) -> str:
+    device = device_of(settings)
+    return f"computed by ONNX Runtime {RUNTIME_VERSION} on {device} ({device.provider})"
 
 
 def table(catalog: Catalog) -> list[str]:
@@ -165,6 +228,12 @@ def table(catalog: Catalog) -> list[str]:
         rows[bundle.name] = (
             f"ready   {bundle.manifest.precision}  {size.parameters / 1e6:6.1f} M parameters  "
             f"{size.encoder_sparsity:4.0%} sparse  file {bundle.file_bytes / 1e6:6.1f} MB  "
-            f"memory {bundle.memory_bytes / 1e6:6.1f} MB  loaded in {bundle.load_s:.2f} s"
+            f"memory {bundle.memory_bytes / 1e6:6.1f} MB  {_beside(bundle)}loaded in {bundle.load_s:.2f} s"
         )
     return [f"{'*' if name == catalog.default else ' '} {name!s:<{width}}  {rows[name]}" for name in catalog.names]
+
+
+def _beside(bundle: LoadedBundle) -> str:
+    """What there is to say of a device beside the CPU."""
+    gpu = "" if bundle.gpu_memory_bytes is None else f"on the GPU {bundle.gpu_memory_bytes / 1e6:6.1f} MB  "
+    return gpu + (f"{bundle.engine.nodes_on_cpu} nodes on the CPU  " if bundle.engine.nodes_on_cpu else "")

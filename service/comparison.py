@@ -26,11 +26,13 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstBaseline:
-    """One variant beside the baseline."""
+    """One variant beside the baseline; `infer_ms` is the median, `total_infer_ms` the sum over the repeats."""
 
+    num_agreeing: int
     agreement: float
     max_probability_difference: float | None
     infer_ms: float
+    total_infer_ms: float
     speedup: float
 
 
@@ -39,6 +41,7 @@ class Comparison:
     """All variants beside the baseline; `agreement` is the share of texts on which all give the same label."""
 
     baseline: str
+    num_texts: int
     agreement: float
     variants: dict[str, AgainstBaseline]
 
@@ -46,23 +49,26 @@ class Comparison:
 def compare(measured: Mapping[str, Measured], baseline: str) -> Comparison:
     """Compare every variant with `baseline`, which is one of them."""
     labels_of = {name: one.chosen_labels() for name, one in measured.items()}
+    num_texts = len(labels_of[baseline])
     reference, reference_ms = measured[baseline], median(measured[baseline].infer_ms)
     variants = {}
     for name, one in measured.items():
-        infer_ms = median(one.infer_ms)
+        infer_ms, num_agreeing = median(one.infer_ms), count_agreeing([labels_of[baseline], labels_of[name]])
         variants[name] = AgainstBaseline(
-            agreement=agreement([labels_of[baseline], labels_of[name]]),
+            num_agreeing=num_agreeing,
+            agreement=num_agreeing / num_texts,
             max_probability_difference=_largest_difference(reference, one),
             infer_ms=infer_ms,
+            total_infer_ms=sum(one.infer_ms),
             speedup=reference_ms / infer_ms,
         )
-    return Comparison(baseline=baseline, agreement=agreement(list(labels_of.values())), variants=variants)
+    agreement = count_agreeing(list(labels_of.values())) / num_texts
+    return Comparison(baseline=baseline, num_texts=num_texts, agreement=agreement, variants=variants)
 
 
-def agreement(labels: Sequence[Sequence[str]]) -> float:
-    """The share of texts to which every row of `labels` gives the same label."""
-    columns = list(zip(*labels, strict=True))
-    return sum(len(set(column)) == 1 for column in columns) / len(columns)
+def count_agreeing(labels: Sequence[Sequence[str]]) -> int:
+    """The number of texts to which every row of `labels` gives the same label."""
+    return sum(len(set(column)) == 1 for column in zip(*labels, strict=True))
 
 
 def alternating(names: Sequence[str], repeats: int) -> list[list[str]]:

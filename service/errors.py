@@ -6,6 +6,8 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
     └── ServiceError
         ├── RequestError            the caller must change the request
         │   ├── MalformedError          it is not what the route reads
+        │   ├── UnauthenticatedError    it carries no key, or none of this service's
+        │   ├── ForbiddenError          its key is not good for this
         │   ├── NotEnabledError         it asks for what this service does not let anybody do
         │   ├── UnknownVariantError     it names a model or a variant that is not here
         │   ├── BodyTooLargeError       it has more bytes than the service reads
@@ -13,6 +15,7 @@ Knows nothing about HTTP: `service.app` maps these classes to status codes.
         │   └── TooManyError            it has more texts or tokens than one request may have
         ├── OverloadError           the same request may succeed later
         │   ├── QueueFullError          more work waits than the queue may hold
+        │   ├── RateLimitedError        the caller has asked for more than its share
         │   ├── NotReadyError           the variant did not load, or the workers died
         │   ├── DrainingError           the service is stopping
         │   └── RequestTimeoutError     the answer was not ready in time
@@ -25,11 +28,6 @@ from sparsebert.errors import SparseBertError
 STOPPING = "the service is stopping; send the request to another replica or try again later"
 
 
-def too_late(name: object) -> str:
-    """The sentence of a RequestTimeoutError."""
-    return f"{name} did not answer in time; send fewer texts at a time, or allow more time"
-
-
 class ServiceError(SparseBertError):
     """Base of every error that the service raises on purpose."""
 
@@ -40,6 +38,14 @@ class RequestError(ServiceError):
 
 class MalformedError(RequestError):
     """The request is not what the route reads."""
+
+
+class UnauthenticatedError(RequestError):
+    """The request carries no key, or none of this service's."""
+
+
+class ForbiddenError(RequestError):
+    """The key of the request is not good for what it asks."""
 
 
 class NotEnabledError(RequestError):
@@ -63,11 +69,21 @@ class TooManyError(RequestError):
 
 
 class OverloadError(ServiceError):
-    """The same request may succeed later."""
+    """The same request may succeed after `retry_after_s`."""
+
+    retry_after_s = 1
 
 
 class QueueFullError(OverloadError):
     """More work waits than the queue may hold."""
+
+
+class RateLimitedError(OverloadError):
+    """The caller has asked for more than its share."""
+
+    def __init__(self, sentence: str, retry_after_s: int) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
 
 
 class NotReadyError(OverloadError):

@@ -3,12 +3,21 @@
 Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from service.encoding import EncodedBatch, Encoding
 from service.routing import VariantName
@@ -46,23 +55,41 @@ class Rejection(StrEnum):
     """Why a request was refused although nothing may be wrong with its texts."""
 
     QUEUE_FULL = "queue_full"
+    RATE_LIMITED = "rate_limited"
     DEADLINE = "deadline"
     BODY_TOO_LARGE = "body_too_large"
     DRAINING = "draining"
     NOT_READY = "not_ready"
 
 
+class Verdict(StrEnum):
+    """Whether a variant gives a text of a compare the label that the baseline gives it."""
+
+    AGREE = "agree"
+    DISAGREE = "disagree"
+
+
+class Side(StrEnum):
+    """Of two compared variants, whose time it is."""
+
+    BASELINE = "baseline"
+    VARIANT = "variant"
+
+
 @dataclass(frozen=True, kw_only=True)
 class VariantFacts:
-    """What is known of a loaded variant and does not change."""
+    """What is known of a loaded variant and does not change; `sha256` is of its graph, `ort` the runtime's version."""
 
     name: VariantName
     version: str
     precision: str
     provider: str
+    sha256: str
+    ort: str
     load_s: float
     memory_bytes: int
     file_bytes: int
+    gpu_memory_bytes: int | None = None
 
 
 class Metrics:
@@ -72,7 +99,8 @@ class Metrics:
         # A second series for each counter, which nobody asked for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        of_variant = ("model", "variant")
+        ProcessCollector(registry=self.registry)
+        of_variant, of_pair = ("model", "variant"), ("model", "baseline", "variant")
         self._http_requests = self._counter("http_requests", "HTTP requests answered.", ("method", "route", "status"))
         self._http_seconds = self._histogram(
             "http_request_duration_seconds", "Time to answer an HTTP request.", ("method", "route"), SECONDS
@@ -99,17 +127,29 @@ class Metrics:
         )
         self._ready = self._gauge("model_ready", "1 when the variant can answer, else 0.", of_variant)
         self._info = self._gauge(
-            "model_info", "1; the labels say what is loaded.", (*of_variant, "version", "precision", "provider")
+            "model_info",
+            "1; the labels say what is loaded.",
+            (*of_variant, "version", "precision", "provider", "sha256", "ort"),
         )
         self._load_seconds = self._gauge(
             "model_load_duration_seconds", "Time to open and test the variant.", of_variant
         )
         self._memory = self._gauge(
             "model_memory_bytes",
-            "Size of the variant: growth of the process at load, and its graph file.",
+            "Size of the variant: growth of the process and of the GPU's used memory at load, and its graph file.",
             (*of_variant, "kind"),
         )
         self._resident = self._gauge("process_resident_memory_bytes", "Resident memory of the process.", ())
+        self._gpu_memory = self._gauge(
+            "gpu_memory_used_bytes", "Used memory of the GPU, by everybody and by this process.", ("device", "scope")
+        )
+        self._pairs = self._counter(
+            "experiment_pairs", "Texts of compares, by whether both give them the same label.", (*of_pair, "result")
+        )
+        self._pair_seconds = self._counter(
+            "experiment_infer_seconds", "Time of the batches of compares, of either side.", (*of_pair, "side")
+        )
+        self._variants: set[VariantName] = set()
         for reason in Rejection:
             self._rejections.labels(reason.value)
         # Looking up a child by its labels costs more than counting.
@@ -142,16 +182,43 @@ class Metrics:
     def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
         """A variant that loaded; the answer counts what happens to it."""
         labels = (facts.name.model, facts.name.variant)
-        self._info.labels(*labels, facts.version, facts.precision, facts.provider).set(1)
+        self._info.labels(*labels, facts.version, facts.precision, facts.provider, facts.sha256, facts.ort).set(1)
         self._load_seconds.labels(*labels).set(facts.load_s)
         self._memory.labels(*labels, "load_delta").set(facts.memory_bytes)
         self._memory.labels(*labels, "file").set(facts.file_bytes)
+        if facts.gpu_memory_bytes is not None:
+            self._memory.labels(*labels, "gpu_load_delta").set(facts.gpu_memory_bytes)
         self._ready.labels(*labels).set(1)
+        for other in self._variants - {facts.name}:
+            self._begin_pair(facts.name, other)
+            self._begin_pair(other, facts.name)
+        self._variants.add(facts.name)
         return VariantMetrics(self, facts.name, facts.version)
+
+    def on_compared(
+        self,
+        baseline: VariantName,
+        variant: VariantName,
+        verdicts: Mapping[Verdict, int],
+        infer_s: Mapping[Side, float],
+    ) -> None:
+        """Two variants answered the same texts, equally often."""
+        for verdict, num_texts in verdicts.items():
+            self._pairs.labels(baseline.model, baseline.variant, variant.variant, verdict.value).inc(num_texts)
+        for side, duration_s in infer_s.items():
+            self._pair_seconds.labels(baseline.model, baseline.variant, variant.variant, side.value).inc(duration_s)
+
+    def _begin_pair(self, baseline: VariantName, variant: VariantName) -> None:
+        if baseline.model == variant.model:
+            self.on_compared(baseline, variant, dict.fromkeys(Verdict, 0), dict.fromkeys(Side, 0.0))
 
     def set_ready(self, name: VariantName, *, ready: bool) -> None:
         """Whether a variant can answer now."""
         self._ready.labels(name.model, name.variant).set(int(ready))
+
+    def set_gpu_memory(self, device: str, used_bytes: int | None, *, scope: Literal["device", "process"]) -> None:
+        """How much memory of a GPU is used now; NaN where NVML does not tell."""
+        self._gpu_memory.labels(device, scope).set(float("nan") if used_bytes is None else used_bytes)
 
     def render(self, resident_bytes: int) -> bytes:
         """The text that Prometheus reads."""

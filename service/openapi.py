@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
+from service.gate import is_open
 from service.oip.schemas import IndexRequest, InferRequest
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
@@ -65,14 +66,24 @@ TIMEOUT_PARAMETER: dict[str, Any] = {
 }
 STATUS_TEXTS = {
     400: "The request is malformed.",
-    403: "The service does not let anybody do this.",
+    401: "There is no key with the request, or none of this service.",
+    403: "The service does not let the caller do this.",
     404: "There is no such model or variant.",
     413: "The body is too large.",
     422: "A text is too long, or there are too many.",
-    429: "The queue is full; see Retry-After.",
+    429: "The queue is full, or the rate limit used up; see Retry-After.",
     500: "The model failed.",
     503: "The variant is not ready, or the service is stopping; see Retry-After.",
     504: "The answer was not ready in time.",
+}
+
+
+REFUSALS_OF_THE_GATE = {
+    str(status): {
+        "description": STATUS_TEXTS[status],
+        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="ErrorAnswer")}}},
+    }
+    for status in (401, 403, 429)
 }
 
 
@@ -103,12 +114,19 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": STATUS_TEXTS[status]} for status in statuses}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the app, with the bodies that the routes read themselves."""
+def describe(app: FastAPI, *, keys: bool) -> dict[str, Any]:
+    """The OpenAPI document of the app, with the bodies that the routes read themselves, and keys where it has any."""
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
     requests = [(schema, "validation") for schema in (PredictRequest, CompareRequest, InferRequest, IndexRequest)]
     _, schemas = models_json_schema(requests, ref_template=REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(schemas["$defs"])
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations in document["paths"].items():
+            if not is_open(path):
+                for operation in operations.values():
+                    operation["security"] = [{"key": []}]
+                    operation["responses"] = {**REFUSALS_OF_THE_GATE, **operation["responses"]}
     return document

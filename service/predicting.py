@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.deadlines import Deadline
 from service.encoding import Encoding
-from service.errors import MalformedError, RequestTimeoutError, TooLongError, too_late
+from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
 from service.metrics import Stage
 from service.probabilities import softmax
+from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant
 from service.tokenizer import TextInput
 
@@ -37,13 +39,14 @@ class Predicted:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictor:
-    """Runs requests on variants; `deadline_s` is in the event loop's time, which is that of the clock."""
+    """Runs one request on variants and records what they did; the event loop's time is that of the clock."""
 
     clock_s: Callable[[], float]
     tokenizing: Executor
+    record: RequestRecord
 
     async def predict(
-        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
+        self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline: Deadline
     ) -> Predicted:
         """One request to one variant, counted once.
 
@@ -51,24 +54,26 @@ class Predictor:
         """
         with variant.counted():
             try:
-                async with asyncio.timeout_at(deadline_s):
-                    return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline_s)
-            except TimeoutError as error:
-                raise RequestTimeoutError(too_late(variant.name)) from error
+                return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline.at_s)
+            except RequestTimeoutError as error:
+                raise RequestTimeoutError(deadline.too_late(variant.name)) from error
 
     async def _predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
     ) -> Predicted:
-        began_s = self.clock_s()
-        manifest = variant.bundle.manifest
+        began_s, manifest = self.clock_s(), variant.bundle.manifest
+        run = VariantRun(
+            model=variant.name.model, variant=variant.name.variant, version=manifest.version, began_s=began_s
+        )
+        self.record.runs.append(run)
         check_pairs(inputs, pair=manifest.task.pair, model=manifest.name)
-        encodings = await self._encode(variant, inputs)
+        run.encodings = encodings = await self._encode(variant, inputs, deadline_s)
         variant.metrics.on_encoded(encodings)
         check_not_empty(encodings)
         check_lengths(encodings, manifest.max_sequence_length, truncate=truncate)
         variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
-        encoded_s = self.clock_s()
-        answer = await variant.batcher.submit(encodings, deadline_s)
+        run.encoded_s = encoded_s = self.clock_s()
+        run.answer = answer = await variant.batcher.submit(encodings, deadline_s)
         answered_s = self.clock_s()
         probabilities_NC = softmax(answer.logits_NC)
         ended_s = self.clock_s()
@@ -85,11 +90,16 @@ class Predictor:
             total_s=ended_s - began_s,
         )
 
-    async def _encode(self, variant: ServingVariant, inputs: list[TextInput]) -> list[Encoding]:
+    async def _encode(self, variant: ServingVariant, inputs: list[TextInput], deadline_s: float) -> list[Encoding]:
         tokenizer, max_tokens = variant.bundle.tokenizer, variant.bundle.manifest.max_sequence_length
         if sum(one.num_characters for one in inputs) <= MAX_CHARACTERS_INLINE:
             return tokenizer.encode(inputs, max_tokens)
-        return await asyncio.get_running_loop().run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await loop.run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
+        except TimeoutError as error:
+            raise RequestTimeoutError(f"the texts for {variant.name} were not tokenised in time") from error
 
 
 def check_not_empty(encodings: Sequence[Encoding]) -> None:

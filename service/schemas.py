@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from service.errors import MalformedError
+from service.structure import check_num_tokens
 from sparsebert.manifest import Parity, Quality
 
 _ITEM_SCHEMA: dict[str, Any] = {
@@ -55,7 +56,7 @@ class PredictRequest(_Request):
 class CompareRequest(_Request):
     """Body of `POST /v1/compare`."""
 
-    variants: tuple[Name, ...] | None = Field(
+    variants: Annotated[tuple[Name, ...], Field(max_length=64, fail_fast=True)] | None = Field(
         default=None, description="Variants to compare, two at least; all ready ones of the model when left out."
     )
     baseline: Name | None = Field(
@@ -140,6 +141,8 @@ class VariantAnswer(_Answer):
     memory_bytes: int | None = None
     load_s: float | None = None
     provider: str | None = None
+    nodes_on_cpu: int | None = None
+    gpu_memory_bytes: int | None = None
 
 
 class ModelsAnswer(_Answer):
@@ -161,8 +164,12 @@ class ErrorAnswer(_Answer):
     request_id: str
 
 
-def parse(schema: type[RequestType], body: bytes) -> RequestType:
-    """Read a body. Raises MalformedError with one sentence."""
+def parse(schema: type[RequestType], body: bytes, max_items: int = 256) -> RequestType:
+    """Read a body with at most `max_items` texts.
+
+    Raises MalformedError with one sentence, or TooManyError for so many values that reading them would take long.
+    """
+    check_num_tokens(body, max_items)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:

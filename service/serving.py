@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.devices import max_items
 from service.draining import Drain
+from service.engine import RUNTIME_VERSION
 from service.errors import ClientGoneError, NotReadyError, OverloadError, RequestError, RequestTimeoutError
 from service.metrics import Metrics, Outcome, VariantFacts, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
-from service.variants import Catalog, num_workers
+from service.variants import Catalog, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
+from sparsebert.manifest import MODEL_FILE, Manifest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +61,7 @@ class Serving:
         self.metrics = metrics
         self.drain = drain
         self.clock_s = clock_s
+        self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
@@ -115,6 +119,14 @@ class Serving:
             variant.metrics.set_queue(variant.batcher.num_queued, variant.batcher.queued_tokens)
             variant.metrics.on_beat(unix_s - variant.batcher.silence_s())
             self.metrics.set_ready(name, ready=variant.batcher.alive)
+        self._refresh_gpu()
+
+    def _refresh_gpu(self) -> None:
+        gpu = next((one.bundle.engine.gpu for one in self.variants.values() if one.bundle.engine.gpu), None)
+        if gpu is not None:
+            use = gpu.used()
+            self.metrics.set_gpu_memory(str(self.device), use.device_bytes if use else None, scope="device")
+            self.metrics.set_gpu_memory(str(self.device), use.process_bytes if use else None, scope="process")
 
     def _serve(self, bundle: LoadedBundle) -> ServingVariant:
         manifest = bundle.manifest
@@ -123,15 +135,18 @@ class Serving:
             version=manifest.version,
             precision=manifest.precision,
             provider=bundle.engine.provider,
+            sha256=manifest.files[MODEL_FILE].sha256,
+            ort=RUNTIME_VERSION,
             load_s=bundle.load_s,
             memory_bytes=bundle.memory_bytes,
+            gpu_memory_bytes=bundle.gpu_memory_bytes,
             file_bytes=bundle.file_bytes,
         )
         metrics = self.metrics.add_variant(facts)
         limits = BatchLimits(
             max_batch_tokens=self.settings.max_batch_tokens,
             # Where an answer would depend on its batch-mates, a text has none.
-            max_batch_items=self.settings.max_queue_items if manifest.batch_invariant else 1,
+            max_batch_items=self._max_items(manifest) if manifest.batch_invariant else 1,
             max_queue_items=self.settings.max_queue_items,
             max_queue_tokens=self.settings.max_queue_tokens,
         )
@@ -139,6 +154,10 @@ class Serving:
             str(bundle.name), bundle.engine, limits, pool=self.workers, clock_s=self.clock_s, observer=metrics
         )
         return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics, clock_s=self.clock_s)
+
+    def _max_items(self, manifest: Manifest) -> int:
+        most = max_items(self.device, self.settings.max_batch_tokens, manifest.max_sequence_length)
+        return min(most, self.settings.max_queue_items)
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -4,17 +4,21 @@ The one source of all four; knows nothing about what the values do. Environment 
 """
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.devices import CACHING, MAX_BATCH_TOKENS, Device, DeviceName
+from service.rates import FORM, read_rate
 from sparsebert.errors import ConfigError
 
 ENV_PREFIX = "SPARSEBERT_"
+ORIGIN = re.compile(r"\*|https?://[^\s/?#@]+")
 METAVARS = {"int": "N", "float": "SECONDS", "Path": "FOLDER"}
 
 
@@ -36,6 +40,22 @@ class Settings(BaseSettings):
         description="Comma list of the variants to load (`sparse` or `model/sparse`); empty loads all. "
         "Name fewer to save memory.",
     )
+    device: DeviceName = Field(
+        default="cpu",
+        description="What computes: the CPU, an NVIDIA GPU through CUDA or TensorRT, or an Intel CPU through OpenVINO. "
+        "Each needs its own extra. What it cannot compute is refused, never moved to the CPU.",
+    )
+    device_id: int = Field(
+        default=0,
+        ge=0,
+        le=255,
+        description="Which of the GPUs that this process may use; other devices have only 0.",
+    )
+    device_cache: str = Field(
+        default="",
+        description="Folder in which TensorRT keeps the engines that it builds, and OpenVINO what it compiles; empty "
+        "keeps nothing, and every start builds anew, which takes TensorRT minutes.",
+    )
     default_variant: str = Field(
         default="",
         description="Variant (`sparse` or `model/sparse`) that answers when a request names none; "
@@ -46,21 +66,24 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="Batches that are computed at the same time; 0 takes the CPUs this process may use (affinity and "
-        "container quota). Choose fewer when other work shares the machine.",
+        "container quota), or 2 when a GPU computes: one is computed while the next is made ready. Choose fewer when "
+        "other work shares the machine.",
     )
     batch_threads: int = Field(
         default=0,
         ge=0,
         le=256,
-        description="Threads that one batch may use; 0 takes as many as --threads. "
+        description="Threads that one batch may use on the CPU; 0 takes as many as --threads. "
         "More answer a lone text sooner, 1 answers more texts a second while there is always work.",
     )
     max_batch_tokens: int = Field(
-        default=512,
-        ge=8,
+        default=0,
+        validate_default=True,
+        ge=0,
         le=1_000_000,
-        description="Tokens of one batch, padding included; at least the longest text of every bundle. "
-        "Lower it for shorter waits behind a batch and less memory, raise it for more texts a second.",
+        description="Tokens of one batch, padding included; at least the longest text of every bundle. 0 takes 512, "
+        "or 16384 when a GPU computes. Lower it for shorter waits behind a batch and less memory, raise it for more "
+        "texts a second.",
     )
     max_queue_items: int = Field(
         default=1024,
@@ -100,19 +123,63 @@ class Settings(BaseSettings):
         description="Seconds that running requests get to finish after SIGTERM. "
         "Choose less than your process manager waits before it kills.",
     )
+    api_keys: str = Field(
+        default="",
+        description="File with the hashes of API keys, made by `sparsebert key`; empty asks nobody for a key, and lets "
+        "nobody load or unload models over HTTP.",
+    )
+    rate_limit: str = Field(
+        default="",
+        description=f"Texts that a key without a limit of its own may ask for: {FORM}; "
+        "empty sets no limit. Without keys all callers share it.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Comma list of the origins (`https://example.org`) whose pages may ask from a browser, or `*`; "
+        "empty lets none.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least serious log line that is written."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log lines are written: to be read, or as JSON objects for a log collector."
+    )
+    access_log: bool = Field(
+        default=False,
+        description="Log a line for each request, but for probes and `/metrics`: who answered, sizes and times, "
+        "never a text.",
+    )
+    otlp_endpoint: str = Field(
+        default="",
+        description="Base URL of an OpenTelemetry collector that gets traces (OTLP over HTTP, as "
+        "`http://localhost:4318`); empty takes OTEL_EXPORTER_OTLP_ENDPOINT, and without that there are none. "
+        "Needs `sparsebert[otel]`.",
     )
     dry_run: bool = Field(
         default=False, description="Load and test every variant, print a table and exit: 0 when all are good, else 1."
     )
 
-    @field_validator("variants", mode="before")
+    @field_validator("max_batch_tokens")
+    @classmethod
+    def _as_many_as_the_device_likes(cls, value: int, given: ValidationInfo) -> int:
+        return value or MAX_BATCH_TOKENS[given.data.get("device", "cpu")]
+
+    @field_validator("variants", "cors_origins", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(word.strip() for word in value.split(",") if word.strip())
         return value
+
+    @model_validator(mode="after")
+    def _fits_the_device(self) -> Self:
+        if self.device_id and not Device(self.device).on_gpu:
+            raise ValueError(f"--device-id is {self.device_id}, and --device {self.device} has only 0; leave it out")
+        if self.device_cache and self.device not in CACHING:
+            raise ValueError(
+                f"--device-cache is {self.device_cache!r}, and --device {self.device} keeps nothing; leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _queue_holds_one_request(self) -> Self:
@@ -125,6 +192,27 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"--max-queue-tokens is {self.max_queue_tokens}: it must be at least --max-batch-tokens, "
                 f"{self.max_batch_tokens}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_and_origins_have_their_form(self) -> Self:
+        if self.rate_limit:
+            try:
+                read_rate(self.rate_limit)
+            except ValueError as error:
+                raise ValueError(f"--rate-limit: {error}") from error
+        for origin in self.cors_origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"--cors-origins has {origin!r}: it must be `*` or like https://example.org:8443")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoint_is_an_address(self) -> Self:
+        if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError(
+                f"--otlp-endpoint is {self.otlp_endpoint!r}: it must begin with http:// or https://, "
+                "as http://localhost:4318"
             )
         return self
 

@@ -24,13 +24,24 @@ class Ending(StrEnum):
     SHUTDOWN = "shutdown"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchTimes:
+    """When a batch began, how long it took, and its texts."""
+
+    began_s: float
+    infer_s: float
+    num_items: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
     """Logits [N, labels] of the texts in order, the longest wait of one of them, and the time of their batches."""
 
     logits_NC: FloatArray
+    admitted_s: float
     queue_s: float
     infer_s: float
+    batches: tuple[BatchTimes, ...]
 
 
 @dataclass(eq=False)
@@ -42,11 +53,19 @@ class Ticket:
     num_open: int = 0
     queue_s: float = 0.0
     infer_s: float = 0.0
+    batches: list[BatchTimes] = field(default_factory=list)
 
     def answer(self) -> Answer:
         """Call when the future is done without an error."""
         rows = [entry.row_C for entry in self.entries if entry.row_C is not None]
-        return Answer(logits_NC=np.stack(rows), queue_s=self.queue_s, infer_s=self.infer_s)
+        logits_NC = rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
+        return Answer(
+            logits_NC=logits_NC,
+            admitted_s=self.entries[0].admitted_s,
+            queue_s=self.queue_s,
+            infer_s=self.infer_s,
+            batches=tuple(self.batches),
+        )
 
     def fail(self, error: Exception) -> None:
         """The call ends with `error`, unless it ended already."""

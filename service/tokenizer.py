@@ -34,6 +34,7 @@ class TextTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self._num_special = tokenizer.num_special_tokens_to_add(False)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
@@ -47,17 +48,23 @@ class TextTokenizer:
         """Encode each input, longest-first truncated to `max_tokens`; in order. Releases the GIL."""
         texts = [one.text if one.text_pair is None else (one.text, one.text_pair) for one in inputs]
         encoded = self._tokenizer.encode_batch_fast(texts)
-        return [
-            _encoding(one, len(one.ids), empty=is_empty(text, one))
-            if len(one.ids) <= max_tokens
-            else _encoding(self._truncated(text, max_tokens), len(one.ids), empty=is_empty(text, one))
-            for text, one in zip(inputs, encoded, strict=True)
-        ]
+        return [self._encoding(text, one, max_tokens) for text, one in zip(inputs, encoded, strict=True)]
+
+    def _encoding(self, text: TextInput, encoded: tokenizers.Encoding, max_tokens: int) -> Encoding:
+        # Each look at ids, type_ids or sequence_ids makes a new list.
+        ids, num_tokens = encoded.ids, len(encoded)
+        empty = num_tokens == self._num_special if text.text_pair is None else lacks_one(encoded)
+        if num_tokens > max_tokens:
+            encoded = self._truncated(text, max_tokens)
+            ids = encoded.ids
+        return Encoding(
+            input_ids=tuple(ids), token_type_ids=tuple(encoded.type_ids), num_tokens_full=num_tokens, empty=empty
+        )
 
     def _truncated(self, text: TextInput, max_tokens: int) -> tokenizers.Encoding:
         first = self._tokenizer.encode(text.text, add_special_tokens=False)
         if text.text_pair is None:
-            first.truncate(max_tokens - self._tokenizer.num_special_tokens_to_add(False))
+            first.truncate(max_tokens - self._num_special)
             return self._tokenizer.post_process(first)
         second = self._tokenizer.encode(text.text_pair, add_special_tokens=False)
         room = max_tokens - self._tokenizer.num_special_tokens_to_add(True)
@@ -67,10 +74,9 @@ class TextTokenizer:
         return self._tokenizer.post_process(first, second)
 
 
-def is_empty(text: TextInput, encoded: tokenizers.Encoding) -> bool:
-    """Whether the text, or one of the pair, has no token of its own: nothing in it is visible to the model."""
-    wanted = {0} if text.text_pair is None else {0, 1}
-    return not wanted.issubset(encoded.sequence_ids)
+def lacks_one(encoded: tokenizers.Encoding) -> bool:
+    """Whether one text of a pair has no token of its own: nothing in it is visible to the model."""
+    return not {0, 1}.issubset(encoded.sequence_ids)
 
 
 def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]:
@@ -86,12 +92,3 @@ def longest_first(num_first: int, num_second: int, room: int) -> tuple[int, int]
     else:
         shorter, longer = room // 2, room - room // 2
     return (longer, shorter) if num_first > num_second else (shorter, longer)
-
-
-def _encoding(encoded: tokenizers.Encoding, num_tokens_full: int, *, empty: bool) -> Encoding:
-    return Encoding(
-        input_ids=tuple(encoded.ids),
-        token_type_ids=tuple(encoded.type_ids),
-        num_tokens_full=num_tokens_full,
-        empty=empty,
-    )

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Protocol
 
 from service.waiting import Queue, Schedule, Taken
@@ -50,12 +51,15 @@ class WorkerPool:
     """`num_workers` threads and the queues that they empty. `lock` guards every queue."""
 
     def __init__(self, num_workers: int, clock_s: Callable[[], float]) -> None:
-        self.lock = threading.Condition()
+        self.lock = threading.RLock()
         self.schedule = Schedule()
         self._clock_s = clock_s
         self._owners: dict[Queue, Owner] = {}
         self._workers = [_Worker() for _ in range(num_workers)]
         self._num_idle = 0
+        self._num_asleep = 0
+        # Not a condition: its waiter wakes into a lock that who notifies still holds, which costs five times as much.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._free_s = clock_s()
         self._deaths_s: list[float] = []
         self._dead = False
@@ -97,13 +101,16 @@ class WorkerPool:
 
     def wake(self, num_items: int) -> None:
         """So many texts were admitted; call with the lock."""
-        self.lock.notify(num_items)
+        num_woken = min(num_items, self._num_asleep)
+        self._num_asleep -= num_woken
+        for _ in range(num_woken):
+            self._wakes.put(None)
 
     def close(self) -> None:
         """Take nothing any more; workers end after the batch that they compute."""
         with self.lock:
             self._closing = True
-            self.lock.notify_all()
+            self.wake(self._num_asleep)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the workers to end after `close`; not for ever, since a batch may hang."""
@@ -137,19 +144,28 @@ class WorkerPool:
         """What to do next, waited for; None when the pool is closed."""
         with self.lock:
             self._num_idle += 1
-            try:
-                while not self._closing:
-                    now_s = self._free_s = self._clock_s()
-                    found = self.schedule.next(now_s, self._num_idle)
-                    if found is not None:
-                        queue, taken = found
-                        job = self._owners[queue].begin(taken, now_s)
-                        queue.began(now_s)
-                        return queue, job, now_s
-                    self.lock.wait()
-                return None
-            finally:
+        try:
+            while not self._closing:
+                if (found := self._look()) is not None:
+                    return found
+                self._wakes.get()
+            return None
+        finally:
+            with self.lock:
                 self._num_idle -= 1
+
+    def _look(self) -> tuple[Queue, Job | None, float] | None:
+        """What to do now; None promises that the next text that comes in is told to a worker that waits for it."""
+        with self.lock:
+            now_s = self._free_s = self._clock_s()
+            found = self.schedule.next(now_s, self._num_idle)
+            if found is None:
+                self._num_asleep += 1
+                return None
+            queue, taken = found
+            job = self._owners[queue].begin(taken, now_s)
+            queue.began(now_s)
+            return queue, job, now_s
 
     def _on_death(self, worker: _Worker, job: Job | None, error: BaseException) -> None:
         log.critical("a worker died", exc_info=error)

@@ -53,6 +53,7 @@ def model(asked: str, variant: ServingVariant, variants: Sequence[str]) -> Model
             "labels": json.dumps(manifest.labels, ensure_ascii=False),
             "precision": manifest.precision,
             "provider": bundle.engine.provider,
+            "nodes_on_cpu": str(bundle.engine.nodes_on_cpu),
             "max_sequence_length": str(manifest.max_sequence_length),
             "encoder_sparsity": str(manifest.size.encoder_sparsity),
         },

@@ -43,7 +43,7 @@ def read_infer(body: bytes, head_length: str | None, max_items: int) -> AskedInf
     head, tail = split_body(body, head_length)
     if head_length is not None and not head:
         return AskedInference(inputs=[decode(tail, "the body")], outputs=_all_outputs(binary=True))
-    request = parse(InferRequest, head)
+    request = parse(InferRequest, head, max_items)
     parameters = request.parameters or InferParameters()
     _check_parameters(parameters)
     return AskedInference(

@@ -29,7 +29,7 @@ class InputTensor(_Request):
     """One input: texts as BYTES of the shape [N] or [N, 1]."""
 
     name: Word = Field(description="`text`, or `text_pair` for the second texts of pairs.")
-    shape: Annotated[tuple[Size, ...], Field(max_length=8)]
+    shape: Annotated[tuple[Size, ...], Field(max_length=8, fail_fast=True)]
     datatype: Word = Field(description="`BYTES`.")
     parameters: InputParameters | None = None
     data: list[Any] | None = Field(default=None, description="The texts.")
@@ -68,8 +68,8 @@ class InferRequest(_Request):
 
     id: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Comes back in the answer.")
     parameters: InferParameters | None = None
-    inputs: Annotated[tuple[InputTensor, ...], Field(max_length=16)]
-    outputs: Annotated[tuple[RequestedOutput, ...], Field(max_length=16)] | None = Field(
+    inputs: Annotated[tuple[InputTensor, ...], Field(max_length=16, fail_fast=True)]
+    outputs: Annotated[tuple[RequestedOutput, ...], Field(max_length=16, fail_fast=True)] | None = Field(
         default=None, description="Outputs to answer with; all when left out."
     )
 

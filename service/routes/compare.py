@@ -6,12 +6,15 @@ from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
 from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
+from service.deadlines import Deadline
 from service.errors import MalformedError
 from service.inputs import read_inputs
+from service.metrics import Metrics, Side, Verdict
 from service.openapi import error_responses, request_body
-from service.predicting import Predicted, Predictor
+from service.predicting import Predicted
 from service.routes import reach
-from service.routes.predict import milliseconds, predictions
+from service.routes.predict import predictions
+from service.routes.reach import milliseconds
 from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Timings, parse
 from service.serving import Serving, ServingVariant
 
@@ -29,28 +32,29 @@ async def compare_variants(request: Request) -> Response:
     """The variants run one after the other, in alternating order over the repeats."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(request)
-        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
-        asked = parse(CompareRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+        deadline = reach.deadline(request)
+        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
+        asked = parse(CompareRequest, body, serving.settings.max_request_items)
+        answer = await unless_caller_leaves(request, _answer(request, asked, deadline))
     timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
     return reach.json(answer, headers=reach.server_timing(timings))
 
 
-async def _answer(serving: Serving, asked: CompareRequest, deadline_s: float) -> CompareAnswer:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+async def _answer(request: Request, asked: CompareRequest, deadline: Deadline) -> CompareAnswer:
+    serving, predictor = reach.serving(request), reach.predictor(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
     variants = choose_variants(serving, asked)
+    reach.charge(request, len(inputs) * len(variants) * asked.repeats)
     baseline = asked.baseline or choose_baseline(list(variants))
     if baseline not in variants:
         raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
     runs: dict[str, list[Predicted]] = {name: [] for name in variants}
     for order in alternating(list(variants), asked.repeats):
         for name in order:
-            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline_s=deadline_s)
+            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline=deadline)
             runs[name].append(run)
     comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)
+    _count(serving.metrics, variants, comparison)
     return _told(asked, variants, runs, comparison)
 
 
@@ -64,6 +68,23 @@ def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, Servin
         names = ", ".join(variant.name.variant for variant in chosen) or "none"
         raise MalformedError(f"comparing needs two different variants that are ready, here is {names}")
     return {variant.name.variant: variant for variant in chosen}
+
+
+def _count(metrics: Metrics, variants: dict[str, ServingVariant], comparison: Comparison) -> None:
+    """Each variant beside the baseline; the label of a text counts once, the time of every repeat."""
+    baseline, beside_itself = variants[comparison.baseline].name, comparison.variants[comparison.baseline]
+    for name, beside in comparison.variants.items():
+        if name == comparison.baseline:
+            continue
+        verdicts = {
+            Verdict.AGREE: beside.num_agreeing,
+            Verdict.DISAGREE: comparison.num_texts - beside.num_agreeing,
+        }
+        infer_s = {
+            Side.BASELINE: beside_itself.total_infer_ms / 1000,
+            Side.VARIANT: beside.total_infer_ms / 1000,
+        }
+        metrics.on_compared(baseline, variants[name].name, verdicts, infer_s)
 
 
 def _measured(variant: ServingVariant, runs: list[Predicted]) -> Measured:

@@ -54,4 +54,6 @@ def _tell(variant: ServingVariant, *, default: bool) -> VariantAnswer:
         memory_bytes=bundle.memory_bytes,
         load_s=round(bundle.load_s, 3),
         provider=bundle.engine.provider,
+        nodes_on_cpu=bundle.engine.nodes_on_cpu,
+        gpu_memory_bytes=bundle.gpu_memory_bytes,
     )

@@ -2,10 +2,12 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
+
+from service.headers import NO_STORE, page_policy
 
 router = APIRouter(include_in_schema=False)
 
@@ -16,25 +18,34 @@ ASSET_TYPES = {
     "swagger-ui.css": "text/css",
     "favicon.png": "image/png",
 }
-PAGE = files("service") / "web" / "index.html"
+PAGE = (files("service") / "web" / "index.html").read_text(encoding="utf-8")
+DOCS = bytes(
+    get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="SparseBERT API",
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon.png",
+    ).body
+).decode()
+# Path to policy and rule for caches.
+CONTENT = {
+    "/": (page_policy(PAGE), NO_STORE),
+    "/docs": (page_policy(DOCS), NO_STORE),
+    **{f"/docs/{name}": ("default-src 'none'", "max-age=3600") for name in ASSET_TYPES},
+}
 
 
 @router.get("/")
 async def index() -> Response:
     """The page."""
-    return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+    return HTMLResponse(PAGE)
 
 
 @router.get("/docs")
-async def docs(request: Request) -> Response:
+async def docs() -> Response:
     """Swagger UI."""
-    return get_swagger_ui_html(
-        openapi_url=request.app.openapi_url,
-        title=f"{request.app.title} API",
-        swagger_js_url="/docs/swagger-ui-bundle.js",
-        swagger_css_url="/docs/swagger-ui.css",
-        swagger_favicon_url="/docs/favicon.png",
-    )
+    return HTMLResponse(DOCS)
 
 
 @router.get("/docs/{asset}")

@@ -3,13 +3,14 @@
 from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
+from service.deadlines import Deadline
 from service.inputs import read_inputs
 from service.openapi import error_responses, request_body
-from service.predicting import Predicted, Predictor
+from service.predicting import Predicted
 from service.probabilities import top_labels
 from service.routes import reach
-from service.schemas import PredictAnswer, Prediction, PredictRequest, Timings, parse
-from service.serving import Serving, ServingVariant
+from service.schemas import PredictAnswer, Prediction, PredictRequest, parse
+from service.serving import ServingVariant
 
 router = APIRouter(tags=["inference"])
 
@@ -25,30 +26,25 @@ async def predict(request: Request) -> Response:
     """One prediction for each input, in order."""
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(request)
-        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline_s)
-        asked = parse(PredictRequest, body)
-        answer = await unless_caller_leaves(request, _answer(serving, asked, deadline_s))
+        deadline = reach.deadline(request)
+        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
+        asked = parse(PredictRequest, body, serving.settings.max_request_items)
+        answer = await unless_caller_leaves(request, _answer(request, asked, deadline))
     return reach.json(answer, headers=reach.server_timing([("", answer.timings_ms)]))
 
 
-async def _answer(serving: Serving, asked: PredictRequest, deadline_s: float) -> PredictAnswer:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+async def _answer(request: Request, asked: PredictRequest, deadline: Deadline) -> PredictAnswer:
+    serving, predictor = reach.serving(request), reach.predictor(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
+    reach.charge(request, len(inputs))
     variant = serving.find(asked.model, asked.variant)
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
-    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)
+    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline=deadline)
     return PredictAnswer(
         model=variant.name.model,
         variant=variant.name.variant,
         version=variant.bundle.manifest.version,
         predictions=predictions(variant, predicted, asked.top_k),
-        timings_ms=Timings(
-            tokenize=milliseconds(predicted.tokenize_s),
-            queue=milliseconds(predicted.queue_s),
-            infer=milliseconds(predicted.infer_s),
-            total=milliseconds(predicted.total_s),
-        ),
+        timings_ms=reach.timings(predicted),
     )
 
 
@@ -64,8 +60,3 @@ def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None
             )
         )
     return answers
-
-
-def milliseconds(duration_s: float) -> float:
-    """To the microsecond."""
-    return round(duration_s * 1000, 3)

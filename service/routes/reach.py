@@ -5,8 +5,13 @@ from collections.abc import Iterable, Mapping
 
 from fastapi import Request, Response
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from service.asking import TIMEOUT_HEADER, read_timeout_s
+from service.deadlines import Deadline, of_service
+from service.gate import BUCKET
+from service.predicting import Predicted, Predictor
+from service.rates import Bucket
 from service.schemas import Timings
 from service.serving import Serving
 
@@ -17,19 +22,45 @@ def serving(request: Request) -> Serving:
     return running
 
 
-def deadline_s(request: Request) -> float:
-    """When a request that begins now must be answered, in the event loop's time: the caller's wish, or the limit.
+def predictor(request: Request) -> Predictor:
+    """Runs this request on variants."""
+    running = serving(request)
+    return Predictor(clock_s=running.clock_s, tokenizing=running.tokenizing, record=request.state.record)
 
-    Raises MalformedError.
-    """
-    limit_s = serving(request).settings.request_timeout_s
+
+def deadline(request: Request) -> Deadline:
+    """When a request that begins now must be answered: the caller's wish, or the limit. Raises MalformedError."""
+    now_s = asyncio.get_running_loop().time()
+    limit = of_service(now_s, serving(request).settings.request_timeout_s)
     wish = request.headers.get(TIMEOUT_HEADER)
-    return asyncio.get_running_loop().time() + (limit_s if wish is None else min(limit_s, read_timeout_s(wish)))
+    return limit if wish is None else limit.or_sooner(now_s, read_timeout_s(wish), TIMEOUT_HEADER)
+
+
+def charge(request: Request, num_texts: int) -> None:
+    """Take texts from what the caller may ask for; the first was taken when it was let in."""
+    bucket: Bucket | None = request.scope["state"].get(BUCKET)
+    if bucket is not None:
+        bucket.spend(num_texts - 1)
 
 
 def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as JSON."""
-    return Response(answer.model_dump_json(), status, headers, "application/json")
+    return Response(to_json(answer), status, headers, "application/json")
+
+
+def timings(predicted: Predicted) -> Timings:
+    """Where the time of a request to one variant went."""
+    return Timings(
+        tokenize=milliseconds(predicted.tokenize_s),
+        queue=milliseconds(predicted.queue_s),
+        infer=milliseconds(predicted.infer_s),
+        total=milliseconds(predicted.total_s),
+    )
+
+
+def milliseconds(duration_s: float) -> float:
+    """To the microsecond."""
+    return round(duration_s * 1000, 3)
 
 
 def server_timing(timings: Iterable[tuple[str, Timings]]) -> dict[str, str]:

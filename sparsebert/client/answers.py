@@ -84,6 +84,8 @@ class VariantAnswer(_Answer):
     memory_bytes: int | None = None
     load_s: float | None = None
     provider: str | None = None
+    nodes_on_cpu: int | None = None
+    gpu_memory_bytes: int | None = None
 
 
 class ModelsAnswer(_Answer):

@@ -40,7 +40,8 @@ def retrying(retries: int) -> Retry:
 class Client:
     """Asks the service at `base_url`; use it as a context manager, from as many threads as you like.
 
-    `api_key` is sent as `Authorization: Bearer`; `timeout_s` is the longest wait for a connection and for an answer;
+    `api_key`, made by `sparsebert key`, is sent as `Authorization: Bearer`; `timeout_s` is the longest wait for a
+    connection and for an answer;
     `transport` carries the requests, httpx's own when left out. All methods raise ClientError.
     """
 

@@ -69,8 +69,8 @@ def test_the_client_uses_its_extra_and_nothing_of_the_contract_uses_the_client()
 def test_the_service_uses_the_contract_and_its_own_packages():
     others = {name.split(".")[0] for name in imported("service")} - set(sys.stdlib_module_names) - {"service"}
     assert others == {
-        "fastapi", "numpy", "onnxruntime", "prometheus_client", "psutil", "pydantic",
-        "pydantic_settings", "sparsebert", "starlette", "tokenizers", "uvicorn",
+        "fastapi", "numpy", "onnxruntime", "opentelemetry", "prometheus_client", "psutil", "pydantic", "pydantic_core",
+        "pydantic_settings", "pynvml", "sparsebert", "starlette", "structlog", "tokenizers", "uvicorn",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from export.cli import build_parser as export_parser
 from export.latency_cli import build_parser as latency_parser
+from service.key_cli import build_parser as key_parser
 from service.schemas import CompareRequest, PredictRequest, parse
 from service.settings import read_settings
 from sparsebert.cli import COMMANDS
@@ -82,6 +83,11 @@ def test_sensitivity_lines(words):
 @pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "serve"], ids=" ".join)
 def test_serve_lines(words):
     read_settings(words, {})
+
+
+@pytest.mark.parametrize("words", [w[1:] for w in lines_of("sparsebert") if w[0] == "key"], ids=" ".join)
+def test_key_lines(words):
+    key_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("words", lines_of("curl"), ids=" ".join)

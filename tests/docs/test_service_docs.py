@@ -8,8 +8,10 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from service.app import PATHS, ROUTERS, label_sets, statuses
-from service.metrics import Metrics, Outcome, Rejection, Stage, VariantFacts
+from service.app import PATHS, REDIRECT, ROUTERS, label_sets, statuses
+from service.devices import EXTRAS
+from service.gate import is_admin, is_open
+from service.metrics import Metrics, Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
@@ -46,8 +48,22 @@ def test_settings() -> None:
     assert written == expected
 
 
+def test_devices() -> None:
+    assert {code(row[0]): code(row[1]) for row in rows("Devices")} == dict(EXTRAS)
+
+
 def test_routes() -> None:
     assert {code(row[0]) for row in rows("Routes")} == {f"{method} {path}" for method, path in PATHS}
+
+
+def test_who_is_let_in() -> None:
+    table = PAGE.read_text().split("\n### Keys and limits\n")[1].split("| path |")[1].split("\n\n")[0]
+    cells = [re.findall(r"`(.*?)`", line.split(" | ")[0]) for line in table.splitlines()[2:]]
+    closed = [path for _, path in PATHS if not (is_open(path) or is_admin(path))]
+    assert set(cells[0] + cells[1]) == {path for _, path in PATHS if is_open(path)}
+    assert [is_admin(path.replace("...", "x")) for path in cells[2]] == [True, True]
+    assert cells[3:] == [[]]
+    assert "/v1/predict" in closed
 
 
 def test_paths_of_the_metrics_are_the_routes_of_the_app() -> None:
@@ -57,22 +73,26 @@ def test_paths_of_the_metrics_are_the_routes_of_the_app() -> None:
 
 
 def test_error_statuses() -> None:
-    assert {int(row[0]) for row in rows("Errors")} == set(statuses()) - {200}
+    assert {int(row[0]) for row in rows("Errors")} == set(statuses()) - {200, REDIRECT}
 
 
 def test_metrics() -> None:
     metrics = Metrics(label_sets(), statuses())
-    metrics.add_variant(
-        VariantFacts(
-            name=VariantName(model="demo", variant="dense"),
-            version="v",
-            precision="fp32",
-            provider="CPU",
-            load_s=1.0,
-            memory_bytes=1,
-            file_bytes=1,
+    for variant in ("dense", "sparse"):
+        metrics.add_variant(
+            VariantFacts(
+                name=VariantName(model="demo", variant=variant),
+                version="v",
+                precision="fp32",
+                provider="CPU",
+                sha256="0",
+                ort="1",
+                load_s=1.0,
+                memory_bytes=1,
+                file_bytes=1,
+            )
         )
-    )
+    metrics.set_gpu_memory("cuda:0", 1, scope="device")
     expected = {}
     for family in metrics.registry.collect():
         labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
@@ -107,7 +127,7 @@ def test_fields_of_requests(heading: str, schema: type[BaseModel]) -> None:
     assert {name for cell in cells for name in re.findall(r"`(.*?)`", cell)} == set(schema.model_fields)
 
 
-@pytest.mark.parametrize("values", [Outcome, Stage, Rejection])
+@pytest.mark.parametrize("values", [Outcome, Stage, Rejection, Verdict, Side])
 def test_values_of_labels(values: type[Outcome]) -> None:
     section = PAGE.read_text().split("\n## Metrics\n")[1]
     assert ", ".join(value.value for value in values) in section

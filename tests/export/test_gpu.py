@@ -1,17 +1,25 @@
-"""What needs a GPU: skipped with its reason where ONNX Runtime has no CUDA."""
+"""Graphs for other devices than the CPU; what needs one is skipped with its reason where there is none."""
+
+import re
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from starlette.testclient import TestClient
 
 from export.assembly import float_graphs
 from export.builder import count_operators
 from export.forms import GPU_FORM
+from export.pipeline import ExportConfig, export_bundle
 from export.runtime import pad
 from export.texts import EncodedText, random_texts
 from export.weights import read_weights
+from service.app import create_app
+from service.settings import Settings
+from sparsebert.errors import ConfigError
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
 HAS_CUDA = torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -54,3 +62,54 @@ def test_the_form_for_gpus_has_fused_attention_and_norms():
                               head_size=4, vocab_size=9)  # fmt: skip
     counts = count_operators(float_graphs(read_weights(SparseBertForSequenceClassification(config)), "fp16")(GPU_FORM))
     assert (counts["MultiHeadAttention"], counts["SkipLayerNormalization"]) == (2, 4)
+
+
+@pytest.mark.skipif(not HAS_CUDA, reason="needs a GPU and onnxruntime-gpu: pip install 'sparsebert[serve-gpu]'")
+def test_half_floats_are_served_on_cuda(run_dir, tmp_path):
+    """Opened by CUDA and by nothing else, golden inputs replayed, answered as fp32 does, memory told by NVML."""
+    for precision in ("fp16", "fp32"):
+        target = tmp_path / "models" / "demo" / precision
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, precision=precision))
+    settings = Settings(models=tmp_path / "models", device="cuda")
+    with TestClient(create_app(settings)) as client:
+        for told in client.get("/v1/models").json()["variants"]:
+            assert (told["state"], told["provider"]) == ("ready", "CUDAExecutionProvider"), told["error"]
+            assert told["gpu_memory_bytes"] is not None
+        compared = client.post("/v1/compare", json={"inputs": ["good film", "bad plot"], "baseline": "fp32"}).json()
+        assert compared["variants"]["fp16"]["max_probability_difference"] < 0.02
+        [used] = re.findall(r'gpu_memory_used_bytes{device="cuda:0",scope="device"} (.*)', client.get("/metrics").text)
+        assert float(used) > 1e6
+
+
+HAS_OPENVINO = "OpenVINOExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs OpenVINO: pip install 'sparsebert[serve-openvino]'")
+def test_standard_operators_are_served_on_openvino_and_others_are_refused(run_dir, tmp_path):
+    for variant, operators in (("fused", "fused"), ("standard", "standard")):
+        target = tmp_path / "models" / "demo" / variant
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, operators=operators))
+    settings = Settings(models=tmp_path / "models", device="openvino", threads=2, default_variant="standard")
+    with TestClient(create_app(settings)) as client:
+        fused, standard = client.get("/v1/models").json()["variants"]
+        assert "export with --operators standard" in fused["error"]
+        assert (standard["state"], standard["provider"]) == ("ready", "OpenVINOExecutionProvider")
+        assert standard["nodes_on_cpu"] == 0
+        assert client.post("/v1/predict", json={"inputs": ["good film", "bad"]}).status_code == 200
+
+
+def test_standard_operators_are_those_of_onnx_alone(run_dir, tmp_path):
+    for precision in ("fp32", "fp16"):
+        target = tmp_path / "models" / "demo" / precision
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, precision=precision,
+                                   operators="standard"))  # fmt: skip
+        graph = onnx.load(target / "model.onnx")
+        assert {node.domain for node in graph.graph.node} == {""}
+        assert {one.domain for one in graph.opset_import} <= {"", "com.microsoft"}
+        onnx.checker.check_model(graph, full_check=True)
+
+
+@pytest.mark.parametrize(("words", "name"), [({"precision": "int8"}, "--precision int8"), ({"tune": True}, "--tune")])
+def test_what_has_no_standard_operators_is_refused(tmp_path, words, name):
+    with pytest.raises(ConfigError, match=f"{name} uses operators of ONNX Runtime's own; leave it or --operators"):
+        ExportConfig(checkpoint=tmp_path, target=tmp_path / "m" / "v", operators="standard", **words)

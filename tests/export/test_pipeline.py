@@ -71,7 +71,7 @@ def test_tuning_says_what_it_picked(run_dir, tmp_path, caplog):
     config = ExportConfig(checkpoint=run_dir / "sparse", target=target, precision="int8", tune=True)
     manifest = export_bundle(config)
     assert manifest.tuned
-    assert manifest.form.keys() == {"layout", "projections", "last", "mask", "products", "norms", "gelu"}
+    assert manifest.form.keys() == {"layout", "projections", "last", "attention", "mask", "products", "norms", "gelu"}
     assert {name for trial in manifest.trials for name in trial.tried} == set(TUNED_CHOICES["int8"])
     assert "tuned: {'layout'" in caplog.text
     assert "times as fast as" in caplog.text

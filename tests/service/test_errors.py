@@ -14,10 +14,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service import errors
-from service.app import ERROR_STATUS, create_app
+from service.app import ERROR_STATUS, ROUTERS, create_app
+from service.asking import is_longer
 from service.encoding import EncodedBatch
 from service.engine import EchoEngine
 from service.errors import ServiceError
+from service.gate import is_admin
 from service.settings import Settings
 from service.variants import load_catalog, open_engine_with
 from service.workers import MAX_DEATHS
@@ -55,7 +57,18 @@ REFUSED = {
     "raw surrogate": (b'{"inputs": "\xed\xa0\x80"}', 400, "not valid JSON"),
     "NUL": (b'{"inputs": "good\\u0000film"}', 400, "NUL character at position 4"),
     "not UTF-8": (b'{"inputs": "\xff"}', 400, "not valid JSON"),
-    "deep nesting": (b'{"inputs": ' + b"[" * 100_000, 400, "recursion limit"),
+    "deep nesting": (b'{"inputs": ' + b"[" * 2_000, 400, "recursion limit"),
+    "very deep nesting": (b'{"inputs": ' + b"[" * 100_000, 422, "more values than a request of 256 texts needs"),
+    "deep objects": (b'{"inputs": ' + b'{"text":' * 400, 400, "recursion limit"),
+    "an integer of a million digits": (b'{"inputs": ' + b"9" * 990_000 + b"}", 400, "number out of range"),
+    "an exponent of a million digits": (b'{"inputs": 1e' + b"9" * 990_000 + b"}", 400, "not a number"),
+    "the last of two fields counts": (b'{"inputs": "good", "inputs": ""}', 400, "inputs is empty"),
+    "half a million numbers": (b'{"inputs": [1' + b",1" * 490_000 + b"]}", 422, "more values than a request"),
+    "many fields": (
+        ("{" + ",".join(f'"{n}":0' for n in range(90_000)) + "}").encode(),
+        422,
+        "more values than a request",
+    ),
     "a list in a list": (b'{"inputs": [["good"]]}', 400, "not a list"),
     "a pair for a single-text model": (b'{"inputs": {"text": "a", "text_pair": "b"}}', 400, "leave out text_pair"),
 }
@@ -81,13 +94,39 @@ def test_refused_requests(client: TestClient, case: str, path: str) -> None:
 
 
 def test_a_body_without_a_length_is_counted_while_it_comes(client: TestClient) -> None:
-    def chunks() -> Iterator[bytes]:
-        yield from [b"x" * 100_000] * 100
-
     response = client.post("/v1/predict", content=chunks())
     assert "content-length" not in response.request.headers
     assert response.status_code == 413
     assert_still_answers(client)
+
+
+def chunks() -> Iterator[bytes]:
+    yield from [b"x" * 100_000] * 100
+
+
+POST_PATHS = [route.path for router in ROUTERS for route in router.routes if "POST" in route.methods]
+
+
+@pytest.mark.parametrize("path", [path for path in POST_PATHS if not is_admin(path)])
+def test_every_route_bounds_its_body(client: TestClient, path: str) -> None:
+    filled = path.format(model="reviews", version="dense")
+    compressed = client.post(filled, content=b"{}", headers={"Content-Encoding": "gzip"})
+    assert (compressed.status_code, compressed.json()["error"]) == (
+        400,
+        "the body has a Content-Encoding; send it plain",
+    )
+    for body in (b"x" * 1_000_001, chunks()):
+        large = client.post(filled, content=body)
+        assert large.status_code == 413
+        assert large.json()["error"].startswith("the body has more than 1000000 bytes")
+
+
+@pytest.mark.parametrize(
+    ("announced", "longer"), [("", False), ("x", False), ("100", False), ("101", True), ("²", False)]
+)
+def test_what_a_body_announces(announced: str, longer: bool) -> None:
+    assert is_longer(announced, 100) == longer
+    assert is_longer("9" * 5000, 100)
 
 
 def test_unknown_paths_and_methods(client: TestClient) -> None:
@@ -187,7 +226,10 @@ def test_a_late_answer_is_504(models_folder: Path) -> None:
         response = client.post("/v1/predict", json={"inputs": "good", "variant": "dense"})
         gate.opened.set()
         assert response.status_code == 504
-        assert "did not answer in time" in response.json()["error"]
+        assert response.json()["error"] == (
+            "reviews/dense did not answer within 0.05 s, the service's --request-timeout-s; "
+            "send fewer texts at a time, or have it raised"
+        )
         assert 'outcome="timeout",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
         assert client.post("/v1/predict", json={"inputs": "good", "variant": "sparse"}).status_code == 200
 
@@ -200,7 +242,8 @@ def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> No
         gate.opened.set()
         assert response.status_code == 504
         assert response.json()["error"] == (
-            "reviews/dense did not answer in time; send fewer texts at a time, or allow more time"
+            "reviews/dense did not answer within 0.05 s, the request's own X-Request-Timeout-Ms; "
+            "send fewer texts at a time, or allow more time"
         )
         assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
 

@@ -72,7 +72,7 @@ def test_the_metadata_of_a_model(client: TestClient) -> None:
         ],
         "properties": {
             "variant": "dense", "bundle_version": "0123456789ab", "labels": '["negative", "positive"]',
-            "precision": "fp32", "provider": "CPUExecutionProvider", "max_sequence_length": "16",
+            "precision": "fp32", "provider": "CPUExecutionProvider", "nodes_on_cpu": "0", "max_sequence_length": "16",
             "encoder_sparsity": "0.5",
         },
     }  # fmt: skip
@@ -195,8 +195,28 @@ def test_parameters_of_other_servers_clients_are_passed_over(client: TestClient)
     infer(client, "good", parameters=parameters, model_name="reviews")
 
 
+def test_the_time_of_each_stage_is_in_a_header(client: TestClient) -> None:
+    for parameters in ({}, {"binary_data_output": True}):
+        body = {"inputs": [tensor("good")], "parameters": parameters}
+        header = client.post("/v2/models/reviews/infer", json=body).headers["server-timing"]
+        assert [entry.partition(";")[0] for entry in header.split(", ")] == ["tokenize", "queue", "infer", "total"]
+
+
+def test_a_model_named_stats_is_described_by_its_variants(tmp_path: Path, write_bundle: Callable[..., Path]) -> None:
+    write_bundle(tmp_path, model="stats")
+    with TestClient(create_app(Settings(models=tmp_path, threads=1))) as client:
+        assert list(client.get("/v2/models/stats").json()) == ["model_stats"]
+        assert client.get("/v2/models/stats.dense").json()["versions"] == ["dense"]
+        assert client.get("/v2/models/stats/versions/dense").json()["name"] == "stats"
+        assert infer(client, "good", path="/v2/models/stats/infer")["model_version"] == "dense"
+
+
 def test_a_timeout_of_the_request_is_kept(client: TestClient) -> None:
     response = client.post("/v2/models/reviews/infer", json={"inputs": [tensor("good")], "parameters": {"timeout": 1}})
+    assert response.json()["error"] == (
+        "reviews/dense did not answer within 1e-06 s, the request's own parameter timeout; "
+        "send fewer texts at a time, or allow more time"
+    )
     assert response.status_code == 504
     infer(client, "good", parameters={"timeout": 60_000_000})
 

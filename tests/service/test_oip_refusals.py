@@ -127,7 +127,7 @@ def test_names_that_are_not_there(client: TestClient, path: str, status: int, wo
         ({}, b"", "not valid JSON"),
         ({}, b'{"inputs": [], "id": ' + b"9" * 100_000 + b"}", "number out of range"),
         ({}, b'{"inputs": [{"shape": [' + b"9" * 100_000 + b"]}]}", "number out of range"),
-        ({}, b'{"inputs": ' + b"[" * 100_000, "recursion limit"),
+        ({}, b'{"inputs": ' + b"[" * 2_000, "recursion limit"),
         ({"Content-Encoding": "gzip"}, b"{}", "send it plain"),
     ],
 )

@@ -1,17 +1,24 @@
 """The real process: it starts, answers, drains on SIGTERM and says in one line why it cannot start."""
 
+import gzip
 import http.client
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+
+from service.workers import MAX_DEATHS
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 COMMAND = [sys.executable, "-m", "sparsebert", "serve"]
@@ -89,6 +96,127 @@ def test_a_drain_does_not_wait_for_ever(models_folder: Path) -> None:
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+def test_a_second_signal_does_not_wait(models_folder: Path) -> None:
+    with (
+        started(models_folder, "--drain-timeout-s", "600") as (process, port),
+        socket.create_connection(("127.0.0.1", port), timeout=30) as slow,
+    ):
+        slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")
+        process.send_signal(signal.SIGTERM)
+        while ask(port, "GET", "/readyz")[0] == 200:
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert b"".join(iter(lambda: slow.recv(10_000), b"")).startswith(b"HTTP/1.1 503")
+        assert process.wait(timeout=60) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+# Loads when a line comes in; then the word "awful" kills the thread that computes it.
+DEADLY = """
+import sys
+from service.cli import serve
+from service.engine import OnnxEngine
+from service.settings import read_settings
+
+AWFUL = 7
+
+class Deadly(OnnxEngine):
+    def run(self, batch, halt):
+        if AWFUL in batch.input_ids_BS:
+            raise SystemExit("killed")
+        return super().run(batch, halt)
+
+def open_engine(graph):
+    print("loading", file=sys.stderr, flush=True)
+    sys.stdin.readline()
+    return Deadly(graph, threads=1)
+
+def main(arguments):
+    serve(read_settings(arguments, {}), open_engine)
+"""
+RUN_DEADLY = """
+import sys
+from sparsebert.cli import Command, run_command
+sys.exit(run_command(Command(word="serve", module="deadly", extra=None, help=""), sys.argv[1:]))
+"""
+
+
+def test_it_is_ready_when_all_is_tested_and_ends_with_1_when_the_workers_died(
+    tmp_path: Path, write_bundle: Callable[..., Path]
+) -> None:
+    write_bundle(tmp_path / "models")
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = ["--models", str(tmp_path / "models"), "--port", str(port), "--threads", "2"]
+    command = [sys.executable, "-c", RUN_DEADLY, *flags]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            assert process.stderr.readline() == "loading\n"
+            with pytest.raises(ConnectionRefusedError):
+                ask(port, "GET", "/readyz")
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert any("serving on" in line for line in process.stderr)
+            assert ask(port, "GET", "/readyz")[0] == 200
+            deadly = json.dumps({"inputs": "awful"}).encode()
+            assert [ask(port, "POST", "/v1/predict", deadly)[0] for _ in range(MAX_DEATHS)] == [500] * MAX_DEATHS
+            assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
+            # Of what follows the last death, some may find the process gone already.
+            assert ask(port, "POST", "/v1/predict", deadly)[0] in (500, 503)
+            assert process.wait(timeout=60) == 1
+            *_, last = process.stderr
+            assert last == "sparsebert serve: workers died again and again; the log says of what\n"
+        finally:
+            process.kill()
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Keeps what it is sent."""
+
+    sent: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.sent.append((self.path, gzip.decompress(body) if "Content-Encoding" in self.headers else body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_json_logs_and_traces(models_folder: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{collector.server_port}"
+        flags = ["--log-format", "json", "--access-log", "--otlp-endpoint", endpoint]
+        with started(models_folder, *flags) as (process, port):
+            assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            lines = [json.loads(line) for line in process.stderr]
+            assert process.wait(timeout=60) == 0
+        collector.shutdown()
+    # The signal may come before the line of the answered request.
+    [request] = [line for line in lines if line["event"] == "request"]
+    stopping, stopped = [line for line in lines if line is not request]
+    assert (request["event"], request["status"], request["tokens"]) == ("request", 200, 5)
+    assert "request_id" not in stopping
+    assert (stopping["event"], stopped["event"]) == ("stopping on SIGTERM: 0 requests in flight", "stopped")
+    [(path, body)] = Collector.sent
+    assert path == "/v1/traces"
+    assert bytes.fromhex(request["trace_id"]) in body
+    assert all(name in body for name in (b"tokenize", b"queue", b"infer", b"POST /v1/predict"))
 
 
 def test_garbage_on_the_socket_harms_nobody(models_folder: Path) -> None:

@@ -195,7 +195,9 @@ def test_a_drain_waits_for_what_had_begun_but_not_for_ever() -> None:
 def test_a_server_whose_workers_died_for_good_ends(dead: bool) -> None:
     async def nothing(*_: object) -> None: ...
 
-    server = DrainingServer(uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead)
+    server = DrainingServer(
+        uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead, patience_s=30.0
+    )
     asyncio.run(server.on_tick(1))
     assert server.should_exit is dead
 
@@ -209,7 +211,9 @@ def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
     async def nothing(scope: object, receive: object, send: object) -> None: ...
 
     drain = Drain(timeout_s=0.0)
-    server = DrainingServer(uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False)
+    server = DrainingServer(
+        uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False, patience_s=30.0
+    )
     with drain.admitted():
         asyncio.run(server.on_tick(1))
         assert (ended, server.should_exit) == ([], False)

@@ -24,9 +24,11 @@ def test_flags_win_over_the_environment() -> None:
 
 def test_the_flags_are_pinned() -> None:
     assert list(Settings.model_fields) == [
-        "models", "host", "port", "variants", "default_variant", "threads", "batch_threads", "max_batch_tokens",
+        "models", "host", "port", "variants", "device", "device_id", "device_cache", "default_variant",
+        "threads", "batch_threads", "max_batch_tokens",
         "max_queue_items", "max_queue_tokens", "max_request_items", "max_text_characters", "max_body_bytes",
-        "request_timeout_s", "drain_timeout_s", "log_level", "dry_run",
+        "request_timeout_s", "drain_timeout_s", "api_keys", "rate_limit", "cors_origins", "log_level", "log_format",
+        "access_log", "otlp_endpoint", "dry_run",
     ]  # fmt: skip
 
 
@@ -61,8 +63,23 @@ def test_the_flags_are_pinned() -> None:
             ),
         ),
         (
+            ["--rate-limit", "fast"], {},
+            (
+                "--rate-limit: 'fast' is no rate; write a whole number and a period, such as 100/second, 6000/minute "
+                "or 360000/hour"
+            ),
+        ),
+        (
+            [], {"SPARSEBERT_CORS_ORIGINS": "https://a.example, b.example"},
+            "--cors-origins has 'b.example': it must be `*` or like https://example.org:8443",
+        ),
+        (
             ["--max-queue-tokens", "100"], {},
             "--max-queue-tokens is 100: it must be at least --max-batch-tokens, 512",
+        ),
+        (
+            ["--otlp-endpoint", "collector:4318"], {},
+            "--otlp-endpoint is 'collector:4318': it must begin with http:// or https://, as http://localhost:4318",
         ),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from service.encoding import EncodedBatch, FloatArray
 from service.engine import EchoEngine, Halt, OnnxEngine
 from service.settings import Settings
 from service.tokenizer import TextTokenizer
-from service.variants import Catalog, load_catalog, open_engine_with
+from service.variants import Catalog, cache_folder, load_catalog, open_engine_with
 from sparsebert.errors import BundleError, ConfigError
 from sparsebert.manifest import Golden, GoldenInput, read_manifest, seal
 
@@ -232,5 +232,19 @@ def test_a_bundle_for_another_processor_is_refused(write_bundle, tmp_path):
 
 def test_a_bundle_for_gpus_is_refused_on_the_cpu(write_bundle, tmp_path):
     folder = write_bundle(tmp_path, precision="fp16")
+    opener = open_engine_with(Settings(models=tmp_path, threads=1))
     with pytest.raises(BundleError, match="fp16, for GPUs, .*; export fp32 or int8"):
-        open_bundle(folder, lambda graph: OnnxEngine(graph, threads=1), max_batch_tokens=64, clock_s=lambda: 0.0)
+        open_bundle(folder, opener, max_batch_tokens=64, clock_s=lambda: 0.0)
+
+
+def test_what_a_device_keeps_of_a_graph_lies_apart_from_other_graphs(models_folder: Path, tmp_path: Path) -> None:
+    dense, sparse = (read_manifest(models_folder / "reviews" / variant) for variant in ("dense", "sparse"))
+    settings = Settings(device="openvino", device_cache=str(tmp_path / "kept"))
+    assert {cache_folder(settings, one) for one in (dense, dense, sparse)} == {
+        str(tmp_path / "kept" / one.files["model.onnx"].sha256[:16]) for one in (dense, sparse)
+    }
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    assert cache_folder(Settings(), dense) == ""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--device-cache .* cannot be written .Not a directory."):
+        cache_folder(Settings(device="openvino", device_cache=str(tmp_path / "file")), dense)

@@ -5,18 +5,16 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from service.asking import read_body, unless_caller_leaves
-from service.errors import MalformedError
+from service.deadlines import Deadline
 from service.inputs import read_inputs
 from service.oip.answering import Answerer, answer
 from service.oip.reading import AskedInference, read_infer
 from service.oip.schemas import InferAnswer
 from service.oip.tensors import HEADER
 from service.openapi import binary_body, error_responses
-from service.predicting import Predictor
 from service.routes import reach
 from service.routes.v2.asked import ModelPath, VersionPath, find
 from service.routes.v2.models import MODEL, VERSION
-from service.serving import Serving
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -51,31 +49,30 @@ async def infer_version(request: Request, model: ModelPath, version: VersionPath
 async def _infer(request: Request, model: str, version: str | None) -> Response:
     serving = reach.serving(request)
     with serving.drain.admitted():
-        deadline_s = reach.deadline_s(request)
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise MalformedError("the body has a Content-Encoding; send it plain")
+        deadline = reach.deadline(request)
         limits = serving.settings
-        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline_s)
+        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline.at_s)
         asked = read_infer(body, request.headers.get(HEADER), limits.max_request_items)
         if asked.timeout_s is not None:
-            deadline_s = min(deadline_s, asyncio.get_running_loop().time() + asked.timeout_s)
-        work = _answer(serving, model, version, asked, deadline_s)
+            now_s = asyncio.get_running_loop().time()
+            deadline = deadline.or_sooner(now_s, asked.timeout_s, "parameter timeout")
+        work = _answer(request, model, version, asked, deadline)
         return await unless_caller_leaves(request, work)
 
 
 async def _answer(
-    serving: Serving, model: str, version: str | None, asked: AskedInference, deadline_s: float
+    request: Request, model: str, version: str | None, asked: AskedInference, deadline: Deadline
 ) -> Response:
-    limits = serving.settings
-    inputs = read_inputs(asked.inputs, limits.max_request_items, limits.max_text_characters)
+    serving, predictor = reach.serving(request), reach.predictor(request)
+    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
+    reach.charge(request, len(inputs))
     variant = find(serving, model, version, asked.variant)
-    predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing)
-    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline_s=deadline_s)
+    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline=deadline)
     manifest = variant.bundle.manifest
     who = Answerer(model=model, variant=variant.name.variant, bundle_version=manifest.version, labels=manifest.labels)
     num_truncated = sum(encoding.truncated for encoding in predicted.encodings)
     body, head_length = answer(asked, who, predicted.probabilities_NC, num_truncated)
+    headers = reach.server_timing([("", reach.timings(predicted))])
     if head_length is None:
-        return Response(body, media_type="application/json")
-    return Response(body, media_type="application/octet-stream", headers={HEADER: str(head_length)})
+        return Response(body, media_type="application/json", headers=headers)
+    return Response(body, media_type="application/octet-stream", headers={**headers, HEADER: str(head_length)})

@@ -24,13 +24,13 @@ NOT_ENABLED = (
     "/v2/repository/index",
     summary="List every variant",
     response_model=list[IndexEntry],
-    responses=error_responses(400, 413),
+    responses=error_responses(400, 413, 422),
     openapi_extra=request_body("IndexRequest", required=False),
 )
 async def index(request: Request) -> Response:
     """Every variant of the models folder, also those that did not load; `version` is the variant."""
     serving = reach.serving(request)
-    body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=reach.deadline_s(request))
+    body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=reach.deadline(request).at_s)
     asked = parse(IndexRequest, body) if body else IndexRequest()
     entries = describing.index(serving, ready_only=asked.ready or False)
     return Response(ENTRIES.dump_json(entries), media_type="application/json")

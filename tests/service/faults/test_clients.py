@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -120,9 +120,11 @@ def test_garbage(models_folder: Path) -> None:
         expected = right_answer(port)
         for name, sent in GARBAGE.items():
             with connect(port) as client:
-                client.sendall(sent)
-                client.shutdown(socket.SHUT_WR)
-                answer = b"".join(iter(lambda one=client: one.recv(100_000), b""))
+                answer = b""
+                with suppress(ConnectionError):  # who is refused in the middle of a head may be reset
+                    client.sendall(sent)
+                    client.shutdown(socket.SHUT_WR)
+                    answer = b"".join(iter(lambda one=client: one.recv(100_000), b""))
                 assert not answer or re.match(rb"HTTP/1.1 [45]\d\d", answer), name
                 assert b" 500 " not in answer.partition(b"\r\n")[0], name
             assert right_answer(port) == expected

@@ -1,0 +1,76 @@
+"""How much and how long does a connection get for what is no answer: the head of a request, its body, reading answers?
+
+uvicorn bounds none of them. A head without end would fill the memory, and one that dribbles, or an answer that is not
+read, would hold a connection for ever. Knows nothing about what is asked.
+"""
+
+from asyncio import Transport
+from collections.abc import Iterable
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 65_536
+# A body that is late gets an answer first.
+GRACE_S = 1.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection of uvicorn's, which counts bytes that belong to no body and no complete head."""
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._idle_bytes = 0
+        self._in_head = True
+        # Since when the rest of a request is waited for, and since when the client leaves an answer unread.
+        self._waits_since_s: float | None = self.loop.time()
+        self._unread_since_s: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._waits_since_s is None:
+            self._waits_since_s = self.loop.time()
+        self._idle_bytes += len(data)
+        super().data_received(data)
+        if self._idle_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+
+    def on_headers_complete(self) -> None:
+        self._idle_bytes, self._in_head, self._waits_since_s = 0, False, self.loop.time()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._idle_bytes, self._in_head, self._waits_since_s = 0, True, None
+        super().on_message_complete()
+
+    def is_late(self, now_s: float, limit_s: float) -> bool:
+        """Whether the client has let the service wait for more than `limit_s`; ask now and then."""
+        if self.transport.get_write_buffer_size() == 0:
+            self._unread_since_s = None
+        elif self._unread_since_s is None:
+            self._unread_since_s = now_s
+        waits = not self.flow.read_paused and _older(self._waits_since_s, now_s - limit_s)
+        return waits or _older(self._unread_since_s, now_s - limit_s)
+
+    def cut_off(self) -> None:
+        """Close without waiting for the client."""
+        self.transport.abort()
+
+    def _refuse(self) -> None:
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self.send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES} bytes.")
+        else:
+            self.cut_off()
+
+
+def cut_off_late(connections: Iterable[object], now_s: float, limit_s: float) -> None:
+    """Cut off every connection that is late; `now_s` is in the event loop's time."""
+    for connection in list(connections):
+        if isinstance(connection, BoundedProtocol) and connection.is_late(now_s, limit_s):
+            connection.cut_off()
+
+
+def _older(since_s: float | None, than_s: float) -> bool:
+    return since_s is not None and since_s < than_s

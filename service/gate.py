@@ -1,0 +1,136 @@
+"""Who is let in where, and how often?
+
+    path                                     who
+    OPEN, and below `/docs/`                 everybody
+    below `/v1/admin` and ADMIN_PREFIXES     admin keys; nobody where the service has none
+    all others                               all keys; everybody where the service has none
+
+Stands before everything that reads a request. Knows nothing about models.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+
+from fastapi import Request, Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import keys
+from service.errors import ForbiddenError, NotEnabledError, RateLimitedError, ServiceError, UnauthenticatedError
+from service.keys import Key, KeyRing
+from service.rates import Bucket, Rate, read_rate
+
+log = logging.getLogger(__name__)
+
+# Probes, scrapers and browsers that have no key yet; none of these tells a text or takes the model's time.
+OPEN = frozenset(
+    ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics", "/", "/docs", "/openapi.json")
+)
+OPEN_PREFIX = "/docs/"
+ADMIN_PREFIXES = ("/v1/admin", "/v2/repository/models")
+KEY_HEADER, BEARER_HEADER, BEARER = b"x-api-key", b"authorization", b"bearer "
+BUCKET, KEY_NAME = "bucket", "key_name"
+
+Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
+
+
+class Gate:
+    """ASGI middleware. Without keys and limits it looks at the path and nothing else.
+
+    `routes` are those of the app: a request that is refused is counted under the one it would have reached.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        ring: KeyRing,
+        rate: Rate | None,
+        refuse: Refuse,
+        routes: Iterable[BaseRoute],
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._ring = ring
+        self._refuse = refuse
+        self._routes = tuple(routes)
+        own = {key.name: rate if key.rate_limit is None else read_rate(key.rate_limit) for key in ring.keys}
+        limits = own or {"": rate}
+        self._buckets = {name: Bucket(limit, clock_s) for name, limit in limits.items() if limit is not None}
+        self._asks_nobody = not ring.keys and not self._buckets
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http" and not self._lets_all_in(scope["path"]):
+            try:
+                self._admit(scope)
+            except ServiceError as error:
+                return self._answer(error, scope, receive, send)
+        return self._app(scope, receive, send)
+
+    def _lets_all_in(self, path: str) -> bool:
+        return not is_admin(path) if self._asks_nobody else is_open(path)
+
+    def _admit(self, scope: Scope) -> None:
+        admin = is_admin(scope["path"])
+        if admin and not self._ring.has_admin:
+            raise NotEnabledError(
+                "loading and unloading over HTTP is not enabled; make an admin key with `sparsebert key` and start the "
+                "service with --api-keys"
+            )
+        name = ""
+        if self._ring.keys:
+            key = self._identify(scope)
+            name = scope["state"][KEY_NAME] = key.name
+            if admin:
+                self._check_admin(key, scope)
+        if name in self._buckets:
+            self._limit(self._buckets[name], scope)
+
+    def _identify(self, scope: Scope) -> Key:
+        sent = sent_key(scope)
+        if sent is None:
+            raise UnauthenticatedError(
+                "a key is needed; send it in the header Authorization: Bearer KEY, or in X-API-Key"
+            )
+        key = self._ring.find(sent)
+        if key is None:
+            raise UnauthenticatedError("the key is none of this service; ask whoever runs it for one")
+        return key
+
+    def _check_admin(self, key: Key, scope: Scope) -> None:
+        if key.scope is not keys.Scope.ADMIN:
+            raise ForbiddenError("this is for admin keys, and the key is a user's; send an admin key")
+        log.info("request %s comes with the admin key %s", scope["state"]["request_id"], key.name)
+
+    def _limit(self, bucket: Bucket, scope: Scope) -> None:
+        wait_s = bucket.enter()
+        if wait_s:
+            raise RateLimitedError("the rate limit is used up; send fewer texts in a time", math.ceil(wait_s))
+        scope["state"][BUCKET] = bucket
+
+    async def _answer(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
+        response = await self._refuse(Request(scope, receive, send), error)
+        await response(scope, receive, send)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in OPEN or path.startswith(OPEN_PREFIX)
+
+
+def is_admin(path: str) -> bool:
+    """Whether a path needs an admin key."""
+    return path.startswith(ADMIN_PREFIXES)
+
+
+def sent_key(scope: Scope) -> bytes | None:
+    """The key that a request carries. X-API-Key goes first: proxies put tokens of their own into Authorization."""
+    bearer = None
+    for name, value in scope["headers"]:
+        if name == KEY_HEADER:
+            return bytes(value).strip()
+        if name == BEARER_HEADER and value[: len(BEARER)].lower() == BEARER:
+            bearer = bytes(value[len(BEARER) :]).strip()
+    return bearer

@@ -1,0 +1,62 @@
+"""`sparsebert key`: how does an operator get a new key?
+
+Tells the key once, on standard output; the file gets its hash.
+"""
+
+import argparse
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.keys import Scope, make_key, parse_keys, write_line
+from service.rates import FORM
+from sparsebert.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sparsebert key",
+        description="Make an API key, add its hash to a keys file and print the key, which cannot be had again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--api-keys",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="keys file of sparsebert serve; made when not there",
+    )
+    parser.add_argument("--name", metavar="WORD", required=True, help="who will use it; letters, digits, '.', '_', '-'")
+    parser.add_argument(
+        "--scope", choices=[scope.value for scope in Scope], default=Scope.USER.value,
+        help="admin may also load and unload models [default: user]",
+    )  # fmt: skip
+    parser.add_argument("--rate-limit", metavar="RATE", help=f"texts that it may ask for: {FORM}")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Make one key. Raises ConfigError."""
+    options = build_parser().parse_args(arguments)
+    plain, key = make_key(options.name, Scope(options.scope), options.rate_limit, secrets.token_urlsafe)
+    append(options.api_keys, write_line(key))
+    sys.stdout.write(plain + "\n")
+    log.info("added %s (%s) to %s; keep the key, it is written nowhere", key.name, key.scope.value, options.api_keys)
+    log.info("restart the service for it to count")
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a keys file that only its owner can read. Raises ConfigError when the file is none, or has it."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+", encoding="utf-8") as file:
+        try:
+            before = file.read()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is no keys file; name another --api-keys") from error
+        joint = "" if not before or before.endswith("\n") else "\n"
+        parse_keys([*before.splitlines(), line], path)
+        file.write(f"{joint}{line}\n")

@@ -1,0 +1,144 @@
+"""Keys are told once, stored as hashes, and a bad file is one sentence."""
+
+import json
+import logging
+import stat
+from pathlib import Path
+
+import pytest
+
+from service.key_cli import main
+from service.keys import KeyRing, Scope, digest_of, make_key, parse_keys, read_keys, write_line
+from service.rates import FORM
+from sparsebert.cli import run
+from sparsebert.errors import ConfigError
+
+PLAIN, KEY = make_key("ci", Scope.USER, "100/second", lambda num_bytes: "r" * num_bytes)
+
+
+def ring_of(*names: str) -> tuple[KeyRing, list[bytes]]:
+    made = [make_key(name, Scope.USER, None, lambda _, name=name: name * 9) for name in names]
+    return KeyRing(keys=tuple(key for _, key in made)), [plain.encode() for plain, _ in made]
+
+
+def test_a_key_has_256_random_bits_and_is_not_in_its_line() -> None:
+    assert PLAIN == "sparsebert_" + "r" * 32
+    assert json.loads(write_line(KEY)) == {
+        "name": "ci", "scope": "user", "sha256": digest_of(PLAIN.encode()), "rate_limit": "100/second",
+    }  # fmt: skip
+    assert PLAIN not in write_line(KEY)
+
+
+def test_every_key_is_found_and_nothing_else() -> None:
+    ring, plains = ring_of("first", "second", "third")
+    found = [ring.find(plain) for plain in plains]
+    assert [key.name if key else None for key in found] == ["first", "second", "third"]
+    for wrong in (b"", b"first", plains[0][:-1], plains[0] + b"x", plains[0].upper(), digest_of(plains[0]).encode()):
+        assert ring.find(wrong) is None
+    assert KeyRing().find(plains[0]) is None
+
+
+def test_all_hashes_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare(stored: str, digest: str) -> bool:
+        compared.append(stored)
+        return stored == digest
+
+    monkeypatch.setattr("service.keys.hmac.compare_digest", compare)
+    ring, plains = ring_of("first", "second", "third")
+    assert ring.find(plains[0]) == ring.keys[0]
+    assert compared == [key.sha256 for key in ring.keys]
+
+
+def test_the_command_makes_keys_that_the_service_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys.jsonl"
+    main(["--api-keys", str(path), "--name", "ci"])
+    main(["--api-keys", str(path), "--name", "ops", "--scope", "admin", "--rate-limit", "5/minute"])
+    first, second = capsys.readouterr().out.split()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    text = path.read_text()
+    assert first not in text
+    assert second not in text
+    ring = read_keys(path)
+    assert [(key.name, key.scope, key.rate_limit) for key in ring.keys] == [
+        ("ci", Scope.USER, None), ("ops", Scope.ADMIN, "5/minute"),
+    ]  # fmt: skip
+    assert ring.find(first.encode()) == ring.keys[0]
+    assert ring.find(second.encode()) == ring.keys[1]
+    assert ring.has_admin
+
+
+def test_a_file_without_an_end_of_line_is_continued(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    path.write_text(write_line(KEY))
+    main(["--api-keys", str(path), "--name", "other"])
+    assert [key.name for key in read_keys(path).keys] == ["ci", "other"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--name", "ci"], "line 2 of the keys file {path} has the name or the hash of another key; remove it"),
+        (["--name", "a b"], "name: string should match pattern '^[A-Za-z0-9._-]{{1,64}}$'"),
+        (
+            ["--name", "x", "--rate-limit", "9"],
+            "rate_limit: '9' is no rate; write {form}",
+        ),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.jsonl"
+    path.write_text(write_line(KEY) + "\n")
+    assert run(["key", "--api-keys", str(path), *words]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"sparsebert key: {sentence.format(path=path, form=FORM)}\n")
+    assert path.read_text() == write_line(KEY) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "sparsebert_in_plain",
+            "line 3 of the keys file keys is no key: the line: invalid JSON: expected value at line 1",
+        ),
+        ('{"name": "a", "scope": "user"}', "line 3 of the keys file keys is no key: sha256: field required"),
+        ('{"name": "a", "scope": "root", "sha256": "0"}', "scope: input should be 'user' or 'admin'"),
+        ('{"name": "a", "scope": "user", "sha256": "sparsebert_in_plain"}', "sha256: string should match pattern"),
+        (write_line(KEY), "line 3 of the keys file keys has the name or the hash of another key; remove it"),
+    ],
+)
+def test_a_malformed_line_is_named_and_not_quoted(line: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_keys(["# keys", write_line(KEY), line], Path("keys"))
+    assert sentence in str(caught.value)
+    assert "in_plain" not in str(caught.value)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read .* make keys with `sparsebert key`"):
+        read_keys(tmp_path / "absent")
+    empty = tmp_path / "empty"
+    empty.write_text("# nobody yet\n\n")
+    with pytest.raises(ConfigError, match="has no key in it; make keys with `sparsebert key`"):
+        read_keys(empty)
+
+
+def test_a_file_that_others_may_write_is_refused_and_one_that_they_may_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(write_line(KEY))
+    path.chmod(0o600)
+    with caplog.at_level(logging.WARNING):
+        read_keys(path)
+    assert caplog.text == ""
+    path.chmod(0o644)
+    read_keys(path)
+    assert f"everybody on this machine may read the keys file {path}; chmod 600 it" in caplog.text
+    path.chmod(0o602)
+    with pytest.raises(ConfigError, match="may write into the keys file .*; chmod 600 it"):
+        read_keys(path)

@@ -1,0 +1,406 @@
+"""Every series that a request moves, for each type of request, and none besides; the series are those of the start."""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.encoding import EncodedBatch, FloatArray
+from service.engine import Engine, Halt
+from service.metrics import SIZES, TOKENS
+from service.settings import Settings
+from service.variants import load_catalog, open_engine_with
+from service.workers import MAX_DEATHS
+
+Series = tuple[str, frozenset[tuple[str, str]]]
+Moved = Counter[Series]
+# How long something took, and what time itself moves.
+UNCERTAIN = ("_seconds_sum", "_seconds_bucket", "process_", "heartbeat")
+AWFUL, PLOT, VERY = 7, 9, 12
+PREDICT, COMPARE, INFER = "/v1/predict", "/v1/compare", "/v2/models/{model}/infer"
+LONG = "good " * 20
+
+
+class Killed(BaseException):
+    """No `Exception`: nothing but the worker itself catches it."""
+
+
+class Moody:
+    """Fails on "awful", holds a batch with "plot" until it is opened, kills its worker on "very"."""
+
+    provider = "MoodyProvider"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.entered, self.opened = threading.Event(), threading.Event()
+
+    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
+        if AWFUL in batch.input_ids_BS:
+            raise RuntimeError("in a bad mood")
+        if VERY in batch.input_ids_BS:
+            raise Killed
+        if PLOT in batch.input_ids_BS:
+            self.entered.set()
+            assert self.opened.wait(timeout=60)
+        return self._engine.run(batch, halt)
+
+
+@contextmanager
+def running(models: Path) -> Iterator[tuple[TestClient, Moody]]:
+    """`reviews` with the variants dense (moody), sparse, third, and odd, which does not load."""
+    settings = Settings(models=models, threads=1, max_queue_items=2, max_request_items=2, max_body_bytes=1000)
+    catalog = load_catalog(settings, open_engine_with(settings), lambda: 0.0)
+    dense = Moody(catalog.loaded[0].engine)
+    catalog = replace(catalog, loaded=(replace(catalog.loaded[0], engine=dense), *catalog.loaded[1:]))
+    with TestClient(create_app(settings, catalog), raise_server_exceptions=False) as client:
+        yield client, dense
+        dense.opened.set()
+
+
+@pytest.fixture(scope="module")
+def four_bundles(tmp_path_factory: pytest.TempPathFactory, write_bundle: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    for seed, variant in enumerate(("dense", "sparse", "third")):
+        write_bundle(folder, variant=variant, seed=seed)
+    write_bundle(folder, variant="odd", golden_off_by=1.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(four_bundles: Path) -> Iterator[TestClient]:
+    with running(four_bundles) as (client, _):
+        yield client
+
+
+@pytest.fixture
+def moody(four_bundles: Path) -> Iterator[tuple[TestClient, Moody]]:
+    """For what no other request may follow."""
+    with running(four_bundles) as found:
+        yield found
+
+
+def scrape(client: TestClient) -> Moved:
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return Counter({(one.name, frozenset(one.labels.items())): one.value for two in families for one in two.samples})
+
+
+@contextmanager
+def moved(client: TestClient) -> Iterator[Moved]:
+    """Filled, after the block, with what moved in it. Times of compares count as 1."""
+    before, found = scrape(client), Counter()
+    yield found
+    after = scrape(client)
+    assert after.keys() == before.keys()
+    for one, value in after.items():
+        if value != before[one] and not any(word in one[0] for word in UNCERTAIN) and "resident" not in one[0]:
+            found[one] = 1 if "experiment_infer_seconds" in one[0] else value - before[one]
+    found -= http("/metrics", 200, "GET")  # the first scrape itself
+
+
+def series(name: str, **labels: str) -> Series:
+    return f"sparsebert_{name}", frozenset(labels.items())
+
+
+def histogram(name: str, buckets: tuple[int, ...], *values: int, **labels: str) -> Moved:
+    ends = [(f"{one:.1f}", one) for one in buckets] + [("+Inf", float("inf"))]
+    return Counter(
+        {
+            series(f"{name}_count", **labels): len(values),
+            series(f"{name}_sum", **labels): sum(values),
+            **{series(f"{name}_bucket", le=word, **labels): sum(v <= end for v in values) for word, end in ends},
+        }
+    )
+
+
+def http(route: str, status: int, method: str = "POST") -> Moved:
+    asked = {"method": method, "route": route}
+    return Counter(
+        [
+            series("http_requests_total", status=str(status), **asked),
+            series("http_request_duration_seconds_count", **asked),
+        ]
+    )
+
+
+def ended(outcome: str, variant: str = "dense") -> Moved:
+    version = "0123456789ab"
+    return Counter(
+        [series("inference_requests_total", model="reviews", variant=variant, version=version, outcome=outcome)]
+    )
+
+
+def read(*tokens: int) -> Moved:
+    return histogram("input_tokens", TOKENS, *tokens)
+
+
+def rejected(reason: str) -> Moved:
+    return Counter([series("rejections_total", reason=reason)])
+
+
+def truncated(variant: str = "dense") -> Moved:
+    return Counter([series("truncated_inputs_total", model="reviews", variant=variant)])
+
+
+def computed(*tokens: int, variant: str = "dense") -> Moved:
+    """One batch of texts, for one request."""
+    who, padded = {"model": "reviews", "variant": variant}, len(tokens) * max(tokens)
+    stages = ("tokenize", "queue", "infer", "postprocess")
+    return (
+        Counter(
+            {
+                series("inference_inputs_total", **who): len(tokens),
+                series("inference_executions_total", **who): 1,
+                series("tokens_total", kind="real", **who): sum(tokens),
+                series("tokens_total", kind="padding", **who): padded - sum(tokens),
+            }
+        )
+        + histogram("batch_size", SIZES, len(tokens), **who)
+        + histogram("batch_tokens", TOKENS, padded, **who)
+        + Counter([series("stage_duration_seconds_count", stage=stage, **who) for stage in stages])
+    )
+
+
+def compared(baseline: str, variant: str, *, agree: int = 0, disagree: int = 0) -> Moved:
+    pair = {"model": "reviews", "baseline": baseline, "variant": variant}
+    return +Counter(
+        {
+            series("experiment_pairs_total", result="agree", **pair): agree,
+            series("experiment_pairs_total", result="disagree", **pair): disagree,
+            series("experiment_infer_seconds_total", side="baseline", **pair): 1,
+            series("experiment_infer_seconds_total", side="variant", **pair): 1,
+        }
+    )
+
+
+def answered(*tokens: int, variant: str = "dense", times: int = 1) -> Moved:
+    """A request that a variant answers, in one batch."""
+    once = read(*tokens) + computed(*tokens, variant=variant) + ended("ok", variant)
+    return Counter({one: count * times for one, count in once.items()})
+
+
+def of_predict(route: str) -> dict[str, tuple[dict, Moved]]:
+    """What predict and the protocol's inference count alike: arguments of predict, and what moves."""
+    return {
+        "one text": ({"inputs": "good"}, http(route, 200) + answered(3)),
+        "two texts": ({"inputs": ["good", "the bad film"]}, http(route, 200) + answered(3, 5)),
+        "another variant": (
+            {"inputs": "good", "variant": "sparse"},
+            http(route, 200) + answered(3, variant="sparse"),
+        ),
+        "cut": (
+            {"inputs": LONG, "truncate": True},
+            http(route, 200) + read(22) + computed(16) + truncated() + ended("ok"),
+        ),
+        "too long": ({"inputs": LONG}, http(route, 422) + read(22) + ended("invalid")),
+        "nothing for the tokenizer": ({"inputs": "\u200b"}, http(route, 400) + read(2) + ended("invalid")),
+        "an empty text": ({"inputs": ""}, http(route, 400)),
+        "an empty list": ({"inputs": []}, http(route, 400)),
+        "too many": ({"inputs": ["good"] * 3}, http(route, 422)),
+        "unknown variant": ({"inputs": "good", "variant": "nope"}, http(route, 404)),
+        "a variant that did not load": (
+            {"inputs": "good", "variant": "odd"},
+            http(route, 503) + rejected("not_ready"),
+        ),
+        "too large": ({"inputs": "x" * 2000}, http(route, 413) + rejected("body_too_large")),
+        "the model fails": ({"inputs": "awful film"}, http(route, 500) + read(4) + ended("error")),
+    }
+
+
+def tensors(inputs: str | list[str], **parameters: object) -> bytes:
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": texts}
+    return json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+
+
+@pytest.mark.parametrize("case", of_predict(PREDICT))
+def test_predict(client: TestClient, case: str) -> None:
+    body, expected = of_predict(PREDICT)[case]
+    with moved(client) as found:
+        client.post(PREDICT, json=body)
+    assert found == expected
+
+
+@pytest.mark.parametrize("case", of_predict(INFER))
+def test_the_protocol(client: TestClient, case: str) -> None:
+    arguments, expected = of_predict(INFER)[case]
+    with moved(client) as found:
+        client.post("/v2/models/reviews/infer", content=tensors(**arguments))
+    assert found == expected
+
+
+COMPARES = {
+    "two variants": (
+        {"inputs": ["good", "the film"], "variants": ["dense", "sparse"]},
+        http(COMPARE, 200)
+        + answered(3, 4)
+        + answered(3, 4, variant="sparse")
+        + compared("dense", "sparse", agree=1, disagree=1),
+    ),
+    "three, twice each": (
+        {"inputs": "good", "repeats": 2},
+        http(COMPARE, 200)
+        + answered(3, times=2)
+        + answered(3, variant="sparse", times=2)
+        + answered(3, variant="third", times=2)
+        + compared("dense", "sparse", disagree=1)
+        + compared("dense", "third", agree=1),
+    ),
+    "another baseline": (
+        {"inputs": "good", "variants": ["dense", "sparse"], "baseline": "sparse"},
+        http(COMPARE, 200) + answered(3) + answered(3, variant="sparse") + compared("sparse", "dense", disagree=1),
+    ),
+    "one variant": ({"inputs": "good", "variants": ["dense"]}, http(COMPARE, 400)),
+    "too long": ({"inputs": LONG}, http(COMPARE, 422) + read(22) + ended("invalid")),
+    "one of them fails": ({"inputs": "awful"}, http(COMPARE, 500) + read(3) + ended("error")),
+}
+
+
+@pytest.mark.parametrize("case", COMPARES)
+def test_compare(client: TestClient, case: str) -> None:
+    body, expected = COMPARES[case]
+    with moved(client) as found:
+        client.post(COMPARE, json=body)
+    assert found == expected
+
+
+OTHERS = {
+    "broken JSON": ("POST", PREDICT, b"{", http(PREDICT, 400)),
+    "broken JSON of a compare": ("POST", COMPARE, b"{", http(COMPARE, 400)),
+    "broken JSON of the protocol": ("POST", "/v2/models/reviews/infer", b"{", http(INFER, 400)),
+    "a text and nothing else": (
+        "POST", "/v2/models/reviews/versions/sparse/infer", b"good",
+        http("/v2/models/{model}/versions/{version}/infer", 200) + answered(3, variant="sparse"),
+    ),
+    "no such path": ("GET", "/secret/path", b"", http("unmatched", 404, "GET")),
+    "a slash too many": ("POST", PREDICT + "/", b"", http("unmatched", 307)),
+    "no such method": ("GET", PREDICT, b"", http("unmatched", 405, "GET")),
+    "an odd method": ("BREW", PREDICT, b"", http("unmatched", 405, "OTHER")),
+    "alive": ("GET", "/healthz", b"", http("/healthz", 200, "GET")),
+    "ready": ("GET", "/readyz", b"", http("/readyz", 503, "GET")),
+    "metrics": ("GET", "/metrics", b"", http("/metrics", 200, "GET")),
+    "docs": ("GET", "/docs", b"", http("/docs", 200, "GET")),
+    "a file of the docs": ("GET", "/docs/swagger-ui.css", b"", http("/docs/{asset}", 200, "GET")),
+    "models": ("GET", "/v1/models", b"", http("/v1/models", 200, "GET")),
+    "a model": ("GET", "/v2/models/reviews", b"", http("/v2/models/{model}", 200, "GET")),
+    "loading": (
+        "POST", "/v2/repository/models/reviews/load", b"", http("/v2/repository/models/{model}/load", 403)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_requests(client: TestClient, case: str) -> None:
+    method, path, body, expected = OTHERS[case]
+    headers = {"Inference-Header-Content-Length": "0"} if body == b"good" else {}
+    with moved(client) as found:
+        client.request(method, path, content=body, headers=headers, follow_redirects=False)
+    assert found == expected
+
+
+def test_draining(moody: tuple[TestClient, Moody]) -> None:
+    client, _ = moody
+    client.app.state.serving.drain.begin(0.0)
+    with moved(client) as found:
+        client.post(PREDICT, json={"inputs": "good"})
+    assert found == http(PREDICT, 503) + rejected("draining")
+    with moved(client) as found:
+        client.get("/readyz")
+    assert found == http("/readyz", 503, "GET")
+
+
+def test_dead_workers(moody: tuple[TestClient, Moody]) -> None:
+    client, _ = moody
+    with moved(client) as found:
+        client.post(PREDICT, json={"inputs": "very"})
+    assert found == http(PREDICT, 500) + read(3) + ended("error")
+    for _ in range(MAX_DEATHS):
+        client.post(PREDICT, json={"inputs": "very"})
+    with moved(client) as found:
+        client.post(PREDICT, json={"inputs": "good"})
+    assert found == http(PREDICT, 503) + read(3) + ended("rejected") + rejected("not_ready")
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["in the engine", "in the queue"])
+def test_too_late(moody: tuple[TestClient, Moody], waits: bool) -> None:
+    client, dense = moody
+    with ThreadPoolExecutor() as threads:
+        if waits:
+            held = threads.submit(client.post, PREDICT, json={"inputs": "plot"})
+            assert dense.entered.wait(timeout=60)
+        with moved(client) as found:
+            client.post(PREDICT, json={"inputs": "plot"}, headers={"X-Request-Timeout-Ms": "50"})
+        dense.opened.set()
+        assert found == http(PREDICT, 504) + read(3) + ended("timeout") + rejected("deadline")
+        if waits:
+            assert held.result(timeout=60).status_code == 200
+
+
+def test_a_full_queue_and_gauges(moody: tuple[TestClient, Moody]) -> None:
+    client, dense = moody
+    who = {"model": "reviews", "variant": "dense"}
+    depth, tokens, inflight = series("queue_depth", **who), series("queue_tokens", **who), series(
+        "inflight_requests", **who
+    )  # fmt: skip
+    start = scrape(client)
+    with ThreadPoolExecutor() as threads:
+        held = [threads.submit(client.post, PREDICT, json={"inputs": "plot"})]
+        assert dense.entered.wait(timeout=60)
+        held.append(threads.submit(client.post, PREDICT, json={"inputs": ["good", "the film"]}))
+        while scrape(client)[depth] < 2:
+            pass
+        with moved(client) as found:
+            client.post(PREDICT, json={"inputs": "good"})
+        now = scrape(client)
+        dense.opened.set()
+        assert [one.result(timeout=60).status_code for one in held] == [200, 200]
+    assert found == http(PREDICT, 429) + read(3) + ended("rejected") + rejected("queue_full")
+    assert (now[depth], now[tokens], now[inflight]) == (2, 7, 2)
+    end = scrape(client)
+    assert (end[depth], end[tokens], end[inflight]) == (start[depth], start[tokens], start[inflight]) == (0, 0, 0)
+
+
+def test_a_client_that_leaves(moody: tuple[TestClient, Moody]) -> None:
+    client, dense = moody
+    messages = [{"type": "http.request", "body": b'{"inputs": "plot"}', "more_body": False}]
+    scope = {
+        "type": "http", "method": "POST", "path": PREDICT, "raw_path": PREDICT.encode(), "headers": [],
+        "query_string": b"", "root_path": "", "scheme": "http", "server": ("localhost", 1), "app": client.app,
+    }  # fmt: skip
+
+    async def receive() -> dict:
+        if messages:
+            return messages.pop(0)
+        await asyncio.get_running_loop().run_in_executor(None, dense.entered.wait)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        del message
+
+    with moved(client) as found:
+        client.portal.call(client.app, scope, receive, send)
+    assert found == http(PREDICT, 499) + read(3) + ended("cancelled")
+
+
+def test_every_request_that_reached_a_variant_ends_once(moody: tuple[TestClient, Moody]) -> None:
+    client, _ = moody
+    start, moves = scrape(client), Counter()
+    for path, cases in ((PREDICT, of_predict(PREDICT)), (COMPARE, COMPARES)):
+        for body, expected in cases.values():
+            client.post(path, json=body)
+            moves += expected
+    values = scrape(client)
+    assert values.keys() == start.keys()
+    began = {one: count for one, count in moves.items() if one[0] == "sparsebert_inference_requests_total"}
+    assert {one: values[one] for one in began} == began
+    assert sum(began.values()) == sum(count for one, count in values.items() if "inference_requests" in one[0]) == 19
+    assert all(count == 0 for one, count in values.items() if "queue_" in one[0] or "inflight" in one[0])
