@@ -1,7 +1,7 @@
 """Which servers are compared, how is each asked, and with which settings?
 
-`chosen` is the best of `candidates` that `--tune` found for the sparse-int8 bundle on two cores; the note in
-docs/results.md says when. Knows nothing about processes or loads.
+`chosen` is the best of `candidates` that `--tune` found for a sparse-int8 bundle on two cores; the note in
+docs/results.md says how sure that is. Knows nothing about processes or loads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
