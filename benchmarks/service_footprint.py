@@ -1,10 +1,11 @@
 """How soon is `sparsebert serve` ready, and how much memory does it take: idle, and after many requests?
 
-    python benchmarks/service_footprint.py --models models
-    python benchmarks/service_footprint.py --models models --variants sparse-int8
+    python -m benchmarks.service_footprint --models models
+    python -m benchmarks.service_footprint --models models --variants sparse-int8 --requests 100000
 
 Starts the service in a process of its own on a free port, asks /readyz until it is ready, sends requests of
-mixed sizes from several threads, and reads the resident memory of the process.
+mixed sizes from several threads, and reads the memory of the process: resident (RSS), and its share of what it
+has in common with other processes (PSS).
 """
 
 import argparse
@@ -18,11 +19,36 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 WORDS = ("the", "film", "was", "a", "slow", "but", "rather", "lovely", "story", "about", "two", "people", "who", "talk")
+PARTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Of a process."""
+
+    rss_bytes: int
+    pss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Seconds to ready of each start; memory when ready and after each part of the requests."""
+
+    starts_s: tuple[float, ...]
+    memory: tuple[Memory, ...]
+    num_requests: int
+    num_texts: int
+    took_s: float
+
+    @property
+    def ready_s(self) -> float:
+        return statistics.median(self.starts_s)
 
 
 def main() -> None:
@@ -33,26 +59,44 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--clients", type=int, default=16)
     options = parser.parse_args()
-    starts_s = []
-    for _ in range(options.starts):
-        process, url, ready_s = _start(options.models, options.variants)
+    found = measure(options.models, options.variants, options.starts, options.requests, options.clients)
+    print(f"ready after {found.ready_s:.2f} s (median of {options.starts}, {max(found.starts_s):.2f} s at most)")
+    print(f"{found.num_requests} requests with {found.num_texts} texts in {found.took_s:.1f} s")
+    for part, memory in enumerate(found.memory):
+        after = part * found.num_requests // PARTS
+        print(
+            f"after {after:6} requests: {memory.rss_bytes / 1e6:.0f} MB resident, {memory.pss_bytes / 1e6:.0f} MB PSS"
+        )
+
+
+def measure(models: Path, variants: str, starts: int, requests: int, clients: int) -> Footprint:
+    """Start it `starts` times, and ask the last one."""
+    starts_s: list[float] = []
+    for _ in range(starts):
+        process, url, ready_s = _start(models, variants)
         starts_s.append(ready_s)
-        if len(starts_s) < options.starts:
+        if len(starts_s) < starts:
             _stop(process)
-    print(
-        f"ready after {statistics.median(starts_s):.2f} s (median of {options.starts}, {max(starts_s):.2f} s at most)"
-    )
-    resident = psutil.Process(process.pid)
-    print(f"resident when ready: {resident.memory_info().rss / 1e6:.0f} MB")
-    variants = [one["variant"] for one in _ask(f"{url}/v1/models")["variants"]]
-    bodies = _bodies(variants, options.requests)
-    started_s = time.perf_counter()
-    with ThreadPoolExecutor(options.clients) as pool:
-        texts = sum(pool.map(lambda body: len(_ask(f"{url}/v1/predict", body)["predictions"]), bodies))
-    took_s = time.perf_counter() - started_s
-    print(f"{len(bodies)} requests with {texts} texts to {', '.join(variants)} in {took_s:.1f} s")
-    print(f"resident after them: {resident.memory_info().rss / 1e6:.0f} MB")
+    watched = psutil.Process(process.pid)
+    memory = [_memory(watched)]
+    names = [one["variant"] for one in _ask(f"{url}/v1/models")["variants"]]
+    bodies = _bodies(names, requests)
+    texts, began_s = 0, time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        for part in range(PARTS):
+            asked = bodies[part * requests // PARTS : (part + 1) * requests // PARTS]
+            texts += sum(pool.map(lambda body: len(_ask(f"{url}/v1/predict", body)["predictions"]), asked))
+            memory.append(_memory(watched))
+    took_s = time.perf_counter() - began_s
     _stop(process)
+    return Footprint(
+        starts_s=tuple(starts_s), memory=tuple(memory), num_requests=requests, num_texts=texts, took_s=took_s
+    )
+
+
+def _memory(process: psutil.Process) -> Memory:
+    found = process.memory_full_info()
+    return Memory(rss_bytes=found.rss, pss_bytes=found.pss)
 
 
 def _bodies(variants: list[str], count: int) -> list[dict[str, object]]:
@@ -66,7 +110,7 @@ def _start(models: Path, variants: str) -> tuple[subprocess.Popen[bytes], str, f
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("sparsebert")), "serve", "--models", str(models), "--port", str(port)]
+    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", str(port)]
     started_s = time.perf_counter()
     process = subprocess.Popen(command + (["--variants", variants] if variants else []), stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"

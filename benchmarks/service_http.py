@@ -1,8 +1,8 @@
 """What does the service itself cost: requests a second and latency around a model that takes no time?
 
-    python benchmarks/service_http.py
-    python benchmarks/service_http.py --against ../main --rounds 5
-    python benchmarks/service_http.py --models models --variant sparse-int8
+    python -m benchmarks.service_http
+    python -m benchmarks.service_http --against ../main --rounds 5
+    python -m benchmarks.service_http --models models --variant sparse-int8
 
 Starts `sparsebert serve` of this folder, and of the folder named with --against, each in a process of its own,
 and asks `POST /v1/predict` for one text at a time over 1, 16 and 64 kept-alive connections, each of which sends
@@ -21,13 +21,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from benchmarks.http_connections import post
+from benchmarks.http_load import Load, closed_loop
 
 HERE = Path(__file__).resolve().parents[1]
 TEXTS = ("the good film", "a very awful plot", "not bad", "the film the plot the good the bad and the awful", "fine")
@@ -37,18 +39,17 @@ TEXTS = ("the good film", "a very awful plot", "not bad", "the film the plot the
 class Measured:
     """One round of one service at one number of connections."""
 
-    latencies_ms: list[float]
-    took_s: float
+    load: Load
     cpu_s: float
 
     @property
     def cpu_ms(self) -> float:
         """Of the service, for one request: says something on a machine that has other work, too."""
-        return self.cpu_s * 1000 / len(self.latencies_ms)
+        return self.cpu_s * 1000 / len(self.load.answers)
 
     @property
     def per_second(self) -> float:
-        return len(self.latencies_ms) / self.took_s
+        return self.load.per_second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,15 @@ def main() -> None:
     options = parser.parse_args()
     sources = [HERE] + ([options.against.resolve()] if options.against else [])
     bodies = [json.dumps({"inputs": text, **_variant(options.variant)}).encode() for text in TEXTS]
+    requests = [post("/v1/predict", body) for body in bodies]
     with ExitStack() as stack:
         models = options.models or tiny_models(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         services = [stack.enter_context(served(source, models.resolve())) for source in sources]
         for service in services:
-            asyncio.run(closed_loop(service, bodies, 4, 1.0))
+            measure(service, requests, 4, 1.0)
         for connections in options.connections:
             rounds = [
-                [asyncio.run(closed_loop(service, bodies, connections, options.seconds)) for service in services]
+                [measure(service, requests, connections, options.seconds) for service in services]
                 for _ in range(options.rounds)
             ]
             tell(sources, connections, rounds)
@@ -90,7 +92,7 @@ def main() -> None:
 
 def tell(sources: list[Path], connections: int, rounds: list[list[Measured]]) -> None:
     for index, source in enumerate(sources):
-        latencies_ms = sorted(latency for one in rounds for latency in one[index].latencies_ms)
+        latencies_ms = sorted(latency for one in rounds for latency in one[index].load.latencies_ms)
         p50, p95, p99 = (latencies_ms[int(share * (len(latencies_ms) - 1))] for share in (0.5, 0.95, 0.99))
         rate = statistics.median(one[index].per_second for one in rounds)
         cpu_ms = statistics.median(one[index].cpu_ms for one in rounds)
@@ -106,34 +108,15 @@ def tell(sources: list[Path], connections: int, rounds: list[list[Measured]]) ->
             print(f"    ratio of {what}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
-async def closed_loop(service: Service, bodies: list[bytes], connections: int, seconds: float) -> Measured:
-    """Every connection asks again when it has its answer. Any answer but 200 ends the benchmark."""
-    began_s, cpu_s = time.perf_counter(), service.cpu_s()
-    found = await asyncio.gather(*(ask(service.port, bodies, one, began_s + seconds) for one in range(connections)))
-    return Measured(
-        latencies_ms=[latency for one in found for latency in one],
-        took_s=time.perf_counter() - began_s,
-        cpu_s=service.cpu_s() - cpu_s,
-    )
-
-
-async def ask(port: int, bodies: list[bytes], first: int, until_s: float) -> list[float]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    requests = [
-        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        for body in bodies
-    ]
-    latencies_ms = []
-    while (began_s := time.perf_counter()) < until_s:
-        writer.write(requests[(first + len(latencies_ms)) % len(requests)])
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        body = await reader.readexactly(int(length[1]) if length else 0)
-        if not head.startswith(b"HTTP/1.1 200"):
-            sys.exit(f"the service answered {head.decode()}{body.decode()}")
-        latencies_ms.append((time.perf_counter() - began_s) * 1000)
-    writer.close()
-    return latencies_ms
+def measure(service: Service, requests: list[bytes], connections: int, seconds: float) -> Measured:
+    """One closed loop. Any answer but 200 ends the benchmark."""
+    cpu_s = service.cpu_s()
+    load = asyncio.run(closed_loop(service.port, requests, connections, seconds))
+    cpu_s = service.cpu_s() - cpu_s
+    for answer in load.answers:
+        if answer.status != 200:
+            sys.exit(f"the service answered {answer.status}: {answer.body.decode()}")
+    return Measured(load=load, cpu_s=cpu_s)
 
 
 @contextmanager

@@ -158,7 +158,8 @@ class Serving:
         """Nobody uses it any more: end it, and tell what should leave memory now."""
         former.batcher.close()
         self._former.remove(former)
-        return Leaving(former.bundle.engine, former.bundle.tokenizer)
+        # Its tokenizer may be that of another variant, too.
+        return Leaving(former.bundle.engine, former.bundle)
 
     def ready_of(self, model: str | None) -> list[ServingVariant]:
         """The variants of a model that can serve, in alphabetical order. Raises UnknownVariantError."""

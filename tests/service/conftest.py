@@ -27,7 +27,6 @@ VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
 LABELS = ("negative", "positive")
 MAX_LENGTH = 16
 ADMIN_PLAIN, ADMIN_KEY = make_key("operator", Scope.ADMIN, None, lambda size: "k" * size)
-ADMIN_HEADERS = {"X-API-Key": ADMIN_PLAIN}
 WriteBundle = Callable[..., Path]
 
 
@@ -190,11 +189,15 @@ def serving_process(folder: Path, *flags: str) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class AdminService:
-    """A real process, and the headers by which its variants may be changed."""
+    """A real process."""
 
     process_id: int
     url: str
-    headers: dict[str, str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """By which its variants may be changed; new each time, for clients that write into them."""
+        return {"X-API-Key": ADMIN_PLAIN}
 
 
 @pytest.fixture(scope="session")
@@ -208,7 +211,7 @@ def admin_service(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteB
     keys.write_text(write_line(ADMIN_KEY))
     keys.chmod(0o600)
     with serving_process(folder, "--variants", "reviews/dense", "--api-keys", str(keys)) as (process_id, url):
-        yield AdminService(process_id=process_id, url=url, headers=ADMIN_HEADERS)
+        yield AdminService(process_id=process_id, url=url)
 
 
 @pytest.fixture
@@ -223,5 +226,5 @@ def client(models_folder: Path) -> Iterator[TestClient]:
 def admin_client(models_folder: Path) -> Iterator[TestClient]:
     """The same, by one who may change what serves."""
     app = create_app(Settings(models=models_folder, threads=1), ring=KeyRing(keys=(ADMIN_KEY,)))
-    with TestClient(app, raise_server_exceptions=False, headers=ADMIN_HEADERS) as running:
+    with TestClient(app, raise_server_exceptions=False, headers={"X-API-Key": ADMIN_PLAIN}) as running:
         yield running

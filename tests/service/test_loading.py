@@ -294,7 +294,7 @@ async def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(models_fol
 
 def watches(serving: Serving) -> list[weakref.ref[object]]:
     bundle = serving.variants[SPARSE].bundle
-    return [weakref.ref(bundle.engine), weakref.ref(bundle.tokenizer)]
+    return [weakref.ref(bundle.engine), weakref.ref(bundle)]
 
 
 @pytest.mark.parametrize("poisoned", [False, True], ids=["answered", "failed"])

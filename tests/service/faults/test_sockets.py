@@ -133,7 +133,7 @@ def test_exchanges(port: int, case: str) -> None:
     assert statuses(exchange(port, sent)) == expected
 
 
-@pytest.mark.parametrize("sent", [b"", b"G", POST, GOOD[:-1], POST + b"X-Long: " + b"x" * 1_000_000])
+@pytest.mark.parametrize("sent", [b"", b"G", POST, GOOD[:-1], POST + b"X-Long: " + b"x" * 60_000])
 def test_clients_that_send_no_more(port: int, sent: bytes) -> None:
     with connected(port) as client:
         client.sendall(sent)
