@@ -43,7 +43,7 @@ def test_commands_and_flags_exist():
     flags = {flag_name(field) for field in Settings.model_fields}
     served = [text for text in CODE if text.startswith("sparsebert serve ")]
     assert {word for text in served for word in text.split() if word.startswith("--")} <= flags
-    assert {text for text in CODE if re.fullmatch(r"--[a-z-]+", text)} <= flags | {"--rollback", "--dry-run"}
+    assert {text for text in CODE if re.fullmatch(r"--[a-z-]+", text)} <= flags | {"--rollback", "--init"}
 
 
 def test_switches_of_the_scripts_exist():
