@@ -70,11 +70,11 @@ class Settings(BaseSettings):
         "other work shares the machine.",
     )
     batch_threads: int = Field(
-        default=0,
+        default=1,
         ge=0,
         le=256,
         description="Threads that one batch may use on the CPU; 0 takes as many as --threads. "
-        "More answer a lone text sooner, 1 answers more texts a second while there is always work.",
+        "1 answers most texts a second while there is always work, more answer a lone text of a large model sooner.",
     )
     max_batch_tokens: int = Field(
         default=0,
