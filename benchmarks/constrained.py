@@ -10,7 +10,6 @@ memory, in which those are, is told beside it. That the limit bites is tried fir
 """
 
 import argparse
-import asyncio
 import json
 import os
 import random
@@ -23,7 +22,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.service_http import TEXTS, Measured, Service, closed_loop
+from benchmarks.http_connections import post
+from benchmarks.service_http import TEXTS, Measured, Service, measure
 
 LIST_TEXTS, LIST_WORDS = 64, 100
 
@@ -39,30 +39,23 @@ def main() -> None:
     confined = ["taskset", "--cpu-list", str(options.core), "prlimit", f"--data={options.megabytes * 2**20}"]
     try_limit(confined, options.megabytes)
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {options.core} or {options.core})
-    singles = [json.dumps({"inputs": text}).encode() for text in TEXTS]
+    singles = [post("/v1/predict", json.dumps({"inputs": text}).encode()) for text in TEXTS]
     rng = random.Random(0)
     words = " ".join(TEXTS).split()
     texts = [" ".join(rng.choices(words, k=LIST_WORDS)) for _ in range(LIST_TEXTS)]
-    lists = [json.dumps({"inputs": texts, "truncate": True}).encode()]
+    lists = [post("/v1/predict", json.dumps({"inputs": texts, "truncate": True}).encode())]
     with served(confined, options.models, options.variant) as service:
-        asyncio.run(closed_loop(service, singles, 4, 2.0))
+        measure(service, singles, 4, 2.0)
         for connections in (1, 16, 64):
-            tell(
-                f"{connections} connections",
-                1,
-                asyncio.run(closed_loop(service, singles, connections, options.seconds)),
-            )
-        tell(
-            f"4 connections with {LIST_TEXTS} texts each", LIST_TEXTS,
-            asyncio.run(closed_loop(service, lists, 4, options.seconds)),
-        )  # fmt: skip
+            tell(f"{connections} connections", 1, measure(service, singles, connections, options.seconds))
+        tell(f"4 connections with {LIST_TEXTS} texts each", LIST_TEXTS, measure(service, lists, 4, options.seconds))
         print(f"peak resident memory {peak_bytes(service.process) / 1e6:.0f} MB, no error")
 
 
 def tell(what: str, texts: int, measured: Measured) -> None:
-    latencies_ms = sorted(measured.latencies_ms)
+    latencies_ms = sorted(measured.load.latencies_ms)
     p50, p99 = (latencies_ms[int(share * (len(latencies_ms) - 1))] for share in (0.5, 0.99))
-    print(f"{what}: {measured.per_second * texts:.0f} texts/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    print(f"{what}: {measured.load.per_second * texts:.0f} texts/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
 
 
 def try_limit(confined: list[str], megabytes: int) -> None:

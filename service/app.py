@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -90,7 +91,6 @@ REJECTIONS: dict[type[ServiceError], Rejection] = {
 # What pages of other origins may send and read, where --cors-origins lets them.
 CORS_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", TIMEOUT_HEADER, HEADER)
 CORS_READ = ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id", HEADER)
-REDIRECT = 307  # to a path without the slash at its end
 ROUTERS = (
     predict.router,
     compare.router,
@@ -146,6 +146,8 @@ def create_app(
         lifespan=lifespan,
         # Its own would see but a part of the requests, and look at the environment for each.
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        # It would be led to http behind a proxy that speaks TLS.
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
     )
@@ -184,7 +186,8 @@ def create_app(
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    app.openapi = lambda: describe(app, keys=bool(keys.keys))  # type: ignore[method-assign]
+    limited = bool(settings.rate_limit) or any(key.rate_limit for key in keys.keys)
+    app.openapi = cache(partial(describe, app, keys=bool(keys.keys), limited=limited))  # type: ignore[method-assign]
     return app
 
 
@@ -256,4 +259,4 @@ def label_sets() -> list[tuple[str, str]]:
 
 def statuses() -> list[int]:
     """Every status that the service answers with."""
-    return sorted({200, REDIRECT, 405, *ERROR_STATUS.values()})
+    return sorted({200, 405, *ERROR_STATUS.values()})

@@ -56,6 +56,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def serve(settings: Settings, open_engine: OpenEngine) -> None:
     """Load all, listen, and answer until a signal, or until what computes died for good."""
+    # Until the server listens to signals itself: as process 1 of a container it would not hear this one at all.
+    signal.signal(signal.SIGTERM, _end)
     ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
@@ -119,6 +121,12 @@ def open_tracer(settings: Settings, environment: Mapping[str, str]) -> "OtelTrac
             f"(the package {error.name!r} is missing)"
         ) from error
     return tracing.OtelTracer(tracing.sending_to(settings.otlp_endpoint), environment, time.time_ns)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del frame
+    log.info("stopping on %s: nothing serves yet", signal.Signals(number).name)
+    sys.exit(0)
 
 
 class DrainingServer(uvicorn.Server):

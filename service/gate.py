@@ -30,7 +30,7 @@ OPEN = frozenset(
 OPEN_PREFIX = "/docs/"
 ADMIN_PREFIXES = ("/v1/admin", "/v2/repository/models")
 KEY_HEADER, BEARER_HEADER, BEARER = b"x-api-key", b"authorization", b"bearer "
-BUCKET, KEY_NAME = "bucket", "key_name"
+BUCKET = "bucket"
 
 Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
 
@@ -81,7 +81,7 @@ class Gate:
         name = ""
         if self._ring.keys:
             key = self._identify(scope)
-            name = scope["state"][KEY_NAME] = key.name
+            name = key.name
             if admin:
                 self._check_admin(key, scope)
         if name in self._buckets:

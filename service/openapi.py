@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
-from service.gate import is_open
+from service.gate import is_admin, is_open
 from service.oip.schemas import ChangeRequest, IndexRequest, InferRequest
 from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
 
@@ -81,12 +81,9 @@ STATUS_TEXTS = {
 }
 
 
-REFUSALS_OF_THE_GATE = {
-    str(status): {
-        "description": STATUS_TEXTS[status],
-        "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="ErrorAnswer")}}},
-    }
-    for status in (401, 403, 429)
+SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 
@@ -114,8 +111,11 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": STATUS_TEXTS[status]} for status in statuses}
 
 
-def describe(app: FastAPI, *, keys: bool) -> dict[str, Any]:
-    """The OpenAPI document of the app, with the bodies that the routes read themselves, and keys where it has any."""
+def describe(app: FastAPI, *, keys: bool, limited: bool) -> dict[str, Any]:
+    """The OpenAPI document of the app, with the bodies that the routes read themselves, and keys where it has any.
+
+    `limited` says that callers may be told to come back later.
+    """
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
     )
@@ -124,10 +124,23 @@ def describe(app: FastAPI, *, keys: bool) -> dict[str, Any]:
     _, schemas = models_json_schema(requests, ref_template=REFERENCE)  # type: ignore[arg-type]
     document["components"]["schemas"].update(schemas["$defs"])
     if keys:
-        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path, operations in document["paths"].items():
-            if not is_open(path):
-                for operation in operations.values():
-                    operation["security"] = [{"key": []}]
-                    operation["responses"] = {**REFUSALS_OF_THE_GATE, **operation["responses"]}
+        document["components"]["securitySchemes"] = SCHEMES
+    for path, operations in document["paths"].items():
+        for operation in operations.values() if not is_open(path) else ():
+            refusals = of_the_gate(path, keys=keys, limited=limited)
+            operation["responses"] = {**refusals, **operation["responses"]}
+            if keys:
+                operation["security"] = [{scheme: []} for scheme in SCHEMES]
     return document
+
+
+def of_the_gate(path: str, *, keys: bool, limited: bool) -> dict[str, Any]:
+    """What the gate may answer before a route does."""
+    statuses = [401] * keys + [403] * is_admin(path) + [429] * limited
+    return {
+        str(status): {
+            "description": STATUS_TEXTS[status],
+            "content": {"application/json": {"schema": {"$ref": REFERENCE.format(model="ErrorAnswer")}}},
+        }
+        for status in statuses
+    }

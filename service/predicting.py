@@ -3,9 +3,7 @@
 Knows nothing about HTTP or JSON. N texts, C labels.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +18,7 @@ from service.probabilities import softmax
 from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant
 from service.tokenizer import TextInput
+from service.tokenizing import TokenizingThreads
 
 # Below this a hop to another thread costs more than the tokenising.
 MAX_CHARACTERS_INLINE = 8000
@@ -42,7 +41,7 @@ class Predictor:
     """Runs one request on variants and records what they did; the event loop's time is that of the clock."""
 
     clock_s: Callable[[], float]
-    tokenizing: Executor
+    tokenizing: TokenizingThreads
     record: RequestRecord
 
     async def predict(
@@ -94,12 +93,7 @@ class Predictor:
         tokenizer, max_tokens = variant.bundle.tokenizer, variant.bundle.manifest.max_sequence_length
         if sum(one.num_characters for one in inputs) <= MAX_CHARACTERS_INLINE:
             return tokenizer.encode(inputs, max_tokens)
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                return await loop.run_in_executor(self.tokenizing, tokenizer.encode, inputs, max_tokens)
-        except TimeoutError as error:
-            raise RequestTimeoutError(f"the texts for {variant.name} were not tokenised in time") from error
+        return await self.tokenizing.encode(tokenizer, inputs, max_tokens, deadline_s)
 
 
 def check_not_empty(encodings: Sequence[Encoding]) -> None:

@@ -6,7 +6,6 @@ another. Knows nothing about HTTP, nor how bundles are opened.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +28,7 @@ from service.memory import Leaving
 from service.metrics import Metrics, VariantMetrics
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
+from service.tokenizing import TokenizingThreads
 from service.variants import Catalog, FailedBundle, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
@@ -79,7 +79,7 @@ class Serving:
         self.clock_s = clock_s
         self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
-        self.tokenizing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenize")
+        self.tokenizing = TokenizingThreads(settings.max_queue_items)
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
         for name in self.failures:
@@ -96,7 +96,7 @@ class Serving:
         self.workers.close()
         for variant in (*self.variants.values(), *self._former):
             variant.batcher.close()
-        self.tokenizing.shutdown(wait=False, cancel_futures=True)
+        self.tokenizing.close()
 
     @property
     def failures(self) -> dict[VariantName, str]:

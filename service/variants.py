@@ -85,8 +85,13 @@ class Catalog:
         )
 
     def _defaults_with(self, name: VariantName) -> tuple[VariantName, ...]:
-        """A variant that comes later is the default only of a model that had none."""
-        return self.defaults if any(one.model == name.model for one in self.defaults) else (*self.defaults, name)
+        """One that comes later is the default only of a model that had none, or none that could be loaded."""
+        former = next((one for one in self.defaults if one.model == name.model), None)
+        if former is None:
+            return (*self.defaults, name)
+        if former in self.errors and former in self.unloaded:
+            return tuple(name if one == former else one for one in self.defaults)
+        return self.defaults
 
 
 def device_of(settings: Settings) -> Device:
@@ -113,12 +118,12 @@ def _open_engine(graph: Path, *, settings: Settings, device: Device, gpu: GpuMem
         raise BundleError(f"{graph.parent} {problem}")
     work = Work(
         workers=num_workers(settings),
-        threads=settings.batch_threads or available_cpus(),
+        threads=settings.batch_threads or num_workers(settings),
         max_tokens=settings.max_batch_tokens,
         max_length=manifest.max_sequence_length,
         cache=cache_folder(settings, manifest),
     )
-    return OnnxEngine(graph, threads=settings.batch_threads or num_workers(settings), device=device, work=work, gpu=gpu)
+    return OnnxEngine(graph, threads=work.threads, device=device, work=work, gpu=gpu)
 
 
 def cache_folder(settings: Settings, manifest: Manifest) -> str:

@@ -122,8 +122,9 @@ class Schedule:
     def admit(self, queue: Queue, texts: Sequence[Text]) -> None:
         """The texts wait from now on."""
         if not queue.busy:
-            served = [other.served_s for other in self._queues if other.busy]
-            queue.served_s = max(queue.served_s, min(served, default=queue.served_s))
+            busy = [other.served_s for other in self._queues if other.busy]
+            # Where all are idle, one that comes back later must not find this one to have been waiting for ever.
+            queue.served_s = max(queue.served_s, min(busy) if busy else max(one.served_s for one in self._queues))
         queue.waiting.update(dict.fromkeys(texts))
         queue.num_tokens += sum(text.encoding.num_tokens for text in texts)
 

@@ -11,7 +11,6 @@ from service.loading import Loader
 from service.openapi import DEADLINE, error_responses
 from service.routes import reach
 from service.routes.models import state_of
-from service.routes.v2 import repository
 from service.routing import VariantName, pick
 from service.schemas import FolderAnswer, FolderVariant, LoadAnswer, UnloadAnswer
 from service.serving import Serving
@@ -20,8 +19,6 @@ router = APIRouter(tags=["admin"])
 
 VARIANT = "/v1/admin/models/{model}/variants/{variant}"
 PATHS = (("GET", "/v1/admin/models"), ("POST", f"{VARIANT}/load"), ("POST", f"{VARIANT}/unload"))
-# Everything that changes what the service does, or tells what only its operator needs.
-ADMIN_PATHS = (*PATHS, *repository.CHANGES)
 
 ModelPath = Annotated[str, Path(description="A model of the models folder.", examples=["demo"])]
 VariantPath = Annotated[str, Path(description="One of its variants.", examples=["sparse"])]

@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from service.app import PATHS, REDIRECT, ROUTERS, label_sets, statuses
+from service.app import PATHS, ROUTERS, label_sets, statuses
 from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.devices import EXTRAS
 from service.gate import is_admin, is_open
@@ -84,7 +84,7 @@ def test_paths_of_the_metrics_are_the_routes_of_the_app() -> None:
 
 
 def test_error_statuses() -> None:
-    assert {int(row[0]) for row in rows("Errors")} == set(statuses()) - {200, REDIRECT}
+    assert {int(row[0]) for row in rows("Errors")} == set(statuses()) - {200}
 
 
 def test_metrics() -> None:

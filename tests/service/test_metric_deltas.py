@@ -284,7 +284,7 @@ OTHERS = {
         http("/v2/models/{model}/versions/{version}/infer", 200) + answered(3, variant="sparse"),
     ),
     "no such path": ("GET", "/secret/path", b"", http("unmatched", 404, "GET")),
-    "a slash too many": ("POST", PREDICT + "/", b"", http("unmatched", 307)),
+    "a slash too many": ("POST", PREDICT + "/", b"", http("unmatched", 404)),
     "no such method": ("GET", PREDICT, b"", http("unmatched", 405, "GET")),
     "an odd method": ("BREW", PREDICT, b"", http("unmatched", 405, "OTHER")),
     "alive": ("GET", "/healthz", b"", http("/healthz", 200, "GET")),

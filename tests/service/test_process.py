@@ -43,6 +43,19 @@ def started(models: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], 
             process.kill()
 
 
+def test_sigterm_while_it_loads_ends_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "reviews" / "dense"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "manifest.json")
+    with subprocess.Popen([*COMMAND, "--models", str(tmp_path / "models"), "--port", "0"]) as process:
+        try:
+            with (folder / "manifest.json").open("w"):  # open when the service is, to read it
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:

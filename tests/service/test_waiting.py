@@ -142,6 +142,15 @@ def test_a_variant_that_was_idle_has_saved_nothing_up() -> None:
     assert idle.served_s == 100.0
 
 
+def test_a_new_variant_saves_nothing_up_while_all_are_idle() -> None:
+    schedule = Schedule()
+    old, new = filled(schedule), filled(schedule)
+    old.served_s = 3000.0
+    schedule.admit(new, [text(500)] * 2)
+    schedule.admit(old, [text(500)])
+    assert (old.served_s, new.served_s) == (3000.0, 3000.0)
+
+
 def test_a_removed_queue_is_asked_no_more() -> None:
     schedule = Schedule()
     schedule.remove(filled(schedule, 10))
