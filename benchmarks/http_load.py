@@ -11,6 +11,7 @@ Knows nothing about which server it is or what the answers say.
 import asyncio
 import selectors
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ async def open_loop(
     return Load(answers=loop.answers, window_s=arrivals_s[-1])
 
 
-class _Loop:
+class _Loop(ABC):
     """What both loops share: connections, answers, and that every request has an end."""
 
     def __init__(self, port: int, requests: Sequence[bytes]) -> None:
@@ -111,8 +112,9 @@ class _Loop:
         self._connections.append(connection)
         return connection
 
+    @abstractmethod
     def _go_on(self, connection: CallingConnection) -> None:
-        raise NotImplementedError
+        """The connection has nothing to do."""
 
     def _send(self, connection: CallingConnection, since_s: float) -> None:
         index = self._next % len(self._requests)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -55,3 +56,12 @@ def test_the_command_itself_imports_no_stage():
     code = "import sys, sparsebert.cli; print(sorted({'torch', 'onnxruntime', 'fastapi'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_onnx_runtime_is_told_to_send_nothing_before_it_is_loaded() -> None:
+    program = "import os, sys, PACKAGE; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    for package in ("sparsebert", "service", "export"):
+        environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+        command = [sys.executable, "-c", program.replace("PACKAGE", package)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        assert told.stdout.split() == ["1", "False"]
