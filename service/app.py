@@ -153,42 +153,43 @@ def create_app(
     )
     for router in ROUTERS:
         app.include_router(router)
-    rate = read_rate(settings.rate_limit) if settings.rate_limit else None
     frameworks_own = app.build_middleware_stack
-
-    def outermost() -> ASGIApp:
-        """Ours around the framework's own layers, of which the routes that are asked all day need none."""
-        inside: ASGIApp = DirectRoutes(frameworks_own(), routes=direct_routes(), refuse=_on_service_error)
-        inside = Gate(
-            inside, ring=keys, rate=rate, refuse=_on_service_error, routes=all_routes(), clock_s=time.monotonic
-        )
-        if settings.cors_origins:
-            inside = CORSMiddleware(
-                inside,
-                allow_origins=settings.cors_origins,
-                allow_methods=METHODS,
-                allow_headers=CORS_SENT,
-                expose_headers=CORS_READ,
-            )
-        return RequestEnvelope(
-            inside,
-            metrics=measured,
-            paths=PATHS,
-            headers=headers_by_path(page.CONTENT),
-            fail=_unexpected,
-            stop=_stopping,
-            clock_s=time.monotonic,
-            tracer=tracer,
-            access=access.write if settings.access_log else None,
-        )
-
-    app.build_middleware_stack = outermost  # type: ignore[method-assign]
+    around = partial(_around, settings=settings, keys=keys, measured=measured, tracer=tracer)
+    app.build_middleware_stack = lambda: around(frameworks_own())  # type: ignore[method-assign]
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
     limited = bool(settings.rate_limit) or any(key.rate_limit for key in keys.keys)
     app.openapi = cache(partial(describe, app, keys=bool(keys.keys), limited=limited))  # type: ignore[method-assign]
     return app
+
+
+def _around(
+    frameworks_own: ASGIApp, *, settings: Settings, keys: KeyRing, measured: Metrics, tracer: Tracer | None
+) -> ASGIApp:
+    """Ours around the framework's own layers, of which the routes that are asked all day need none."""
+    inside: ASGIApp = DirectRoutes(frameworks_own, routes=direct_routes(), refuse=_on_service_error)
+    rate = read_rate(settings.rate_limit) if settings.rate_limit else None
+    inside = Gate(inside, ring=keys, rate=rate, refuse=_on_service_error, routes=all_routes(), clock_s=time.monotonic)
+    if settings.cors_origins:
+        inside = CORSMiddleware(
+            inside,
+            allow_origins=settings.cors_origins,
+            allow_methods=METHODS,
+            allow_headers=CORS_SENT,
+            expose_headers=CORS_READ,
+        )
+    return RequestEnvelope(
+        inside,
+        metrics=measured,
+        paths=PATHS,
+        headers=headers_by_path(page.CONTENT),
+        fail=_unexpected,
+        stop=_stopping,
+        clock_s=time.monotonic,
+        tracer=tracer,
+        access=access.write if settings.access_log else None,
+    )
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:

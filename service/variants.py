@@ -85,13 +85,8 @@ class Catalog:
         )
 
     def _defaults_with(self, name: VariantName) -> tuple[VariantName, ...]:
-        """One that comes later is the default only of a model that had none, or none that could be loaded."""
-        former = next((one for one in self.defaults if one.model == name.model), None)
-        if former is None:
-            return (*self.defaults, name)
-        if former in self.errors and former in self.unloaded:
-            return tuple(name if one == former else one for one in self.defaults)
-        return self.defaults
+        """A variant that comes later is the default only of a model that had none."""
+        return self.defaults if any(one.model == name.model for one in self.defaults) else (*self.defaults, name)
 
 
 def device_of(settings: Settings) -> Device:

@@ -124,7 +124,9 @@ class Schedule:
         if not queue.busy:
             busy = [other.served_s for other in self._queues if other.busy]
             # Where all are idle, one that comes back later must not find this one to have been waiting for ever.
-            queue.served_s = max(queue.served_s, min(busy) if busy else max(one.served_s for one in self._queues))
+            queue.served_s = max(
+                queue.served_s, min(busy) if busy else max((one.served_s for one in self._queues), default=0.0)
+            )
         queue.waiting.update(dict.fromkeys(texts))
         queue.num_tokens += sum(text.encoding.num_tokens for text in texts)
 

@@ -8,6 +8,8 @@ that happens too often the pool is dead, every owner is told, and nothing waits 
 """
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,17 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 8
 DEATHS_WITHIN_S = 60.0
+# More than the event loop has: 9 to 11% more texts a second at 16 connections on two cores (docs/results.md).
+WORKER_NICENESS = 10
+
+
+def step_back() -> None:
+    """Let the calling thread go after the others of the process: while it computes, they bring it its next batch.
+
+    Where a service has a cgroup of its own, as in containers and units, it yields to nothing outside.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + WORKER_NICENESS))
 
 
 class Job(Protocol):
@@ -126,6 +139,7 @@ class WorkerPool:
         worker.thread = thread
 
     def _live(self, worker: _Worker) -> None:
+        step_back()
         job: Job | None = None
         try:
             while (taken := self._take()) is not None:

@@ -247,8 +247,13 @@ def test_the_client_of_the_package(guarded: TestClient) -> None:
 
 def test_the_description_tells_of_keys_where_there_are_any(guarded: TestClient, unguarded: TestClient) -> None:
     document = guarded.get("/openapi.json").json()
-    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
-    assert document["paths"]["/v1/predict"]["post"]["security"] == [{"key": []}]
-    assert {"401", "403", "429"} <= set(document["paths"]["/v1/models"]["get"]["responses"])
+    assert document["components"]["securitySchemes"] == {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    assert document["paths"]["/v1/predict"]["post"]["security"] == [{"bearer": []}, {"header": []}]
+    assert set(document["paths"]["/v1/models"]["get"]["responses"]) == {"200", "401", "429"}
+    assert {"401", "403"} <= set(document["paths"]["/v1/admin/models"]["get"]["responses"])
+    assert set(unguarded.get("/openapi.json").json()["paths"]["/v1/admin/models"]["get"]["responses"]) == {"200", "403"}
     assert "security" not in document["paths"]["/healthz"]["get"]
     assert "security" not in json.dumps(unguarded.get("/openapi.json").json())

@@ -3,6 +3,8 @@
 import asyncio
 import ctypes
 import functools
+import os
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +16,7 @@ from service.engine import EchoEngine
 from service.errors import EngineError, NotReadyError
 from service.tickets import Ending
 from service.waiting import BatchLimits
-from service.workers import DEATHS_WITHIN_S, MAX_DEATHS, WorkerPool
+from service.workers import DEATHS_WITHIN_S, MAX_DEATHS, WorkerPool, step_back
 
 LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=8, max_queue_items=8, max_queue_tokens=64)
 POISON = 13
@@ -133,3 +135,20 @@ async def test_a_thread_killed_from_outside_is_replaced() -> None:
     assert (await waiting).logits_NC.tolist() == [[2.0, 1.0]]
     assert batcher.alive
     batcher.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a niceness of its own on Linux only")
+def test_workers_go_after_the_event_loop() -> None:
+    told = []
+
+    def step() -> None:
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        step_back()
+        told.append((before, os.getpriority(os.PRIO_PROCESS, 0)))
+
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join()
+    assert told == [(mine, min(19, mine + 10))]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
