@@ -24,7 +24,6 @@ router = APIRouter(tags=["Open Inference Protocol"])
 
 ENTRIES = TypeAdapter(list[IndexEntry])
 MODEL = "/v2/repository/models/{model}"
-CHANGES = (("POST", f"{MODEL}/load"), ("POST", f"{MODEL}/unload"))
 # Nothing depends on a model.
 PASSED_OVER = ("unload_dependents",)
 AS_IT_LIES = "a bundle is loaded as it lies in the models folder: change it there"

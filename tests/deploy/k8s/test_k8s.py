@@ -18,7 +18,6 @@ SERVING = [*OVERLAYS, "kserve"]
 PLACES = [*SERVING, "models", "overlays/edge/models"]
 # What uvicorn waits between the requests' end and the workers'.
 SERVER_S = 1
-# Settings of changes that are made beside this one: judged as soon as they are there.
 
 
 def test_every_file_is_used():
