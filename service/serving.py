@@ -82,6 +82,7 @@ class Serving:
         self.tokenizing = TokenizingThreads(settings.max_queue_items)
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
+        metrics.set_queue_limits(settings.max_queue_items, settings.max_queue_tokens)
         for name in self.failures:
             metrics.add_failed(name)
 

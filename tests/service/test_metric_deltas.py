@@ -135,10 +135,10 @@ def http(route: str, status: int, method: str = "POST") -> Moved:
 
 
 def ended(outcome: str, variant: str = "dense") -> Moved:
-    version = "0123456789ab"
-    return Counter(
-        [series("inference_requests_total", model="reviews", variant=variant, version=version, outcome=outcome)]
-    )
+    who, version = {"model": "reviews", "variant": variant}, "0123456789ab"
+    counted = Counter([series("inference_requests_total", version=version, outcome=outcome, **who)])
+    timed = Counter([series("inference_request_duration_seconds_count", **who)])
+    return counted + timed if outcome == "ok" else counted
 
 
 def read(*tokens: int) -> Moved:
@@ -405,4 +405,5 @@ def test_every_request_that_reached_a_variant_ends_once(moody: tuple[TestClient,
     began = {one: count for one, count in moves.items() if one[0] == "sparsebert_inference_requests_total"}
     assert {one: values[one] for one in began} == began
     assert sum(began.values()) == sum(count for one, count in values.items() if "inference_requests" in one[0]) == 19
-    assert all(count == 0 for one, count in values.items() if "queue_" in one[0] or "inflight" in one[0])
+    waiting = ("queue_depth", "queue_tokens", "inflight")
+    assert all(count == 0 for one, count in values.items() if any(word in one[0] for word in waiting))
