@@ -67,8 +67,8 @@ class Prometheus:
         pytest.fail(f"within {WAIT_S} s there was nothing like {wanted}; at last: {found}")
 
 
-def tool(name: str) -> str:
-    """The path of one of Prometheus' programs."""
+def find_tool(name: str) -> str:
+    """The path of one of Prometheus' programs; without it the test is skipped."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"no {name}: `make system-deps` installs it on Debian")
@@ -88,7 +88,7 @@ def configuration(service_url: str, folder: Path) -> Path:
 @contextmanager
 def watching(service_url: str, folder: Path) -> Iterator[Prometheus]:
     """A server of Prometheus on a free port."""
-    command = [tool("prometheus"), "--config.file", configuration(service_url, folder)]
+    command = [find_tool("prometheus"), "--config.file", configuration(service_url, folder)]
     flags = ["--storage.tsdb.path", folder / "data", "--web.listen-address", "127.0.0.1:0"]
     with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -139,12 +139,18 @@ def load(service_url: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def tool() -> Callable[[str], str]:
+    """Finds one of Prometheus' programs."""
+    return find_tool
+
+
+@pytest.fixture(scope="session")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Watches `reviews` with the variants dense, sparse and sparse-int8, which are asked all the time.
 
     Use it in one file only: pytest-xdist gives each file to one process, and each process starts its own.
     """
-    tool("prometheus")
+    find_tool("prometheus")
     of_service = runpy.run_path(str(ROOT / "tests" / "service" / "conftest.py"))
     folder = tmp_path_factory.mktemp("watched")
     for variant, seed in SEEDS.items():

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-DASHBOARDS = sorted((Path(__file__).parents[3] / "deploy" / "grafana" / "dashboards").rglob("*.json"))
+DEPLOY = Path(__file__).parents[3] / "deploy"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").rglob("*.json"))
+RULES = [
+    rule
+    for file in sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
+    for group in yaml.safe_load(file.read_text())["groups"]
+    for rule in group["rules"]
+]
 # What may find nothing here, by a word of its expression, and why.
 MAY_BE_EMPTY = {
     "sparsebert_gpu_memory_used_bytes": "no GPU computes",
@@ -72,7 +80,41 @@ def test_a_query_of_a_dashboard_finds_data(prometheus, where):
         prometheus.wait_for(expr)
 
 
-def test_the_service_is_watched(prometheus):
-    assert {one.labels["variant"] for one in prometheus.wait_for("sparsebert_model_ready == 1")} == {
-        "dense", "sparse", "sparse-int8",
+def with_bool(expr: str) -> str:
+    """An alert's expression that tells 0 in the place of nothing where a comparison does not hold."""
+    return re.sub(r"\s(==|>|<)\s", r" \1 bool ", expr)
+
+
+def test_comparisons_tell_0_in_the_place_of_nothing():
+    asked = 'a{x!="1"} > on (b) group_left () (2 * c)\n and d == 0'
+    assert with_bool(asked) == 'a{x!="1"} > bool on (b) group_left () (2 * c)\n and d == bool 0'
+
+
+@pytest.mark.parametrize("rule", [one for one in RULES if "record" in one], ids=lambda rule: rule["record"])
+def test_a_recording_rule_finds_data(prometheus, rule):
+    labels = ",".join(f'{name}="{value}"' for name, value in rule.get("labels", {}).items())
+    prometheus.wait_for(f"{rule['record']}{{{labels}}}")
+
+
+@pytest.mark.parametrize("rule", [one for one in RULES if "alert" in one], ids=lambda rule: rule["alert"])
+def test_an_alert_finds_what_it_compares(prometheus, rule):
+    prometheus.wait_for(with_bool(rule["expr"]))
+
+
+def test_every_rule_is_evaluated_without_an_error(prometheus):
+    def rules():
+        return [one for group in prometheus.ask("rules")["groups"] for one in group["rules"]]
+
+    found = prometheus.wait(rules, lambda rules: all(one["health"] != "unknown" for one in rules), "evaluated rules")
+    assert [(one["name"], one["lastError"]) for one in found if one["health"] != "ok"] == []
+    assert len(found) == len(RULES)
+
+
+def test_what_is_recorded_is_right(prometheus):
+    """By process and variant; requests that the client is to blame for do not count, and compares do."""
+    failed = prometheus.wait_for("variant:sparsebert_failed_requests:ratio_rate5m")
+    assert {(one.labels["model"], one.labels["variant"], one.value) for one in failed} == {
+        ("reviews", "dense", 0.0), ("reviews", "sparse", 0.0), ("reviews", "sparse-int8", 0.0),
     }  # fmt: skip
+    agreement = prometheus.wait_for('pair:sparsebert_agreement:ratio_rate1h{baseline="dense"}')
+    assert {one.labels["variant"] for one in agreement} == {"sparse", "sparse-int8"}
