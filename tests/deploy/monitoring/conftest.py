@@ -37,12 +37,12 @@ class Sample:
 class Prometheus:
     """A running server."""
 
-    url: str
+    client: httpx.Client
     _paused: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, path: str, **parameters: str) -> Any:
         """`data` of an answer of its API; what it refuses fails with its reason."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=WAIT_S).json()
+        answer = self.client.get(f"/api/v1/{path}", params=parameters).json()
         assert answer["status"] == "success", f"{answer['error']}: {parameters}"
         return answer["data"]
 
@@ -98,9 +98,10 @@ def watching(service_url: str, folder: Path) -> Iterator[Prometheus]:
                 log += line
                 if "Server is ready" in line:
                     break
-            address = re.search(r'"Listening on" address=(\S+)', log)
+            address = re.search(r'"Listening on".* address=(\S+)', log)
             assert address, log
-            yield Prometheus(f"http://{address[1]}")
+            with httpx.Client(base_url=f"http://{address[1]}", timeout=WAIT_S) as client:
+                yield Prometheus(client)
         finally:
             process.kill()
 
