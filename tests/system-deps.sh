@@ -30,7 +30,9 @@ fi
 if $as_root apt-get update --quiet &&
     $as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
         apt-get install --quiet --yes --no-install-recommends prometheus; then
-    echo "to use it as a service of this machine, too: systemctl unmask prometheus"
+    if command -v systemctl >/dev/null; then
+        echo "to use it as a service of this machine, too: systemctl unmask prometheus, systemctl enable --now prometheus"
+    fi
 else
     echo "apt-get could not install prometheus, see above; its tests are skipped" >&2
     if command -v systemctl >/dev/null; then
