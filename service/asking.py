@@ -11,10 +11,12 @@ from typing import Any, TypeVar, cast
 from starlette.requests import Request
 from starlette.types import Message
 
+from service.deadlines import Deadline, of_service
 from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, RequestTimeoutError
 from service.stepping import Done, begin
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+TIMEOUT = TIMEOUT_HEADER.lower().encode()
 MAX_TIMEOUT_MS = 3_600_000
 LEFT = "the client left before its answer was ready"
 
@@ -28,6 +30,12 @@ def read_timeout_s(value: str) -> float:
     raise MalformedError(
         f"the header {TIMEOUT_HEADER} is {value!r}; send a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}"
     )
+
+
+def read_deadline(wish: str | None, now_s: float, limit_s: float) -> Deadline:
+    """When a request that begins now must be answered: its wish in that header, or the limit. Raises MalformedError."""
+    limit = of_service(now_s, limit_s)
+    return limit if wish is None else limit.or_sooner(now_s, read_timeout_s(wish), TIMEOUT_HEADER)
 
 
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:

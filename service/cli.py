@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
         app = _load_app(settings, open_engine, listener, drain, ring, tracer)
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=partial(BoundedProtocol, direct=app.state.direct),  # type: ignore[arg-type]
             ws="none",
             access_log=False,
             log_config=None,

@@ -1,37 +1,91 @@
-"""How do the routes that are asked all day get their requests without the framework in between?
+"""How are the requests answered that come whole and are asked all day, without a framework in between?
 
-FastAPI describes them and knows their paths; what it would do for each request (matching, dependencies, exit
-stacks) they do not use. Knows nothing about models.
+FastAPI describes these routes and answers what comes otherwise: in pieces, from pages of other origins, through another
+server. Knows nothing about connections or models.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from service.asking import LEFT, TIMEOUT, read_deadline
+from service.errors import ClientGoneError, ServiceError
+from service.exchange import Asked, RawHeaders, Reply, header
+from service.gate import Gate
+from service.ledger import Ledger
+from service.records import CURRENT, RequestRecord
+from service.refusing import refusal, rejection, stopping, unexpected
+from service.routes.reach import Handler
+from service.serving import Serving
 
-from service.errors import ServiceError
+log = logging.getLogger(__name__)
 
-Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
+METHOD = "POST"
+
+
+class Caller(Protocol):
+    """Who asked."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more; what works on it is cancelled then."""
 
 
 class DirectRoutes:
-    """ASGI middleware: calls the endpoints of `routes`, which take the request and give a response, by exact path."""
+    """The handlers by path, and what else happens around every request; one task of the event loop each."""
 
-    def __init__(self, app: ASGIApp, *, routes: Iterable[APIRoute], refuse: Refuse) -> None:
-        self._app = app
-        self._routes = {(method, route.path): route for route in routes for method in route.methods or ()}
-        self._refuse = refuse
+    def __init__(
+        self, handlers: Mapping[str, Handler], *, gate: Gate, ledger: Ledger, running: Callable[[], Serving]
+    ) -> None:
+        self._handlers = handlers
+        self._gate = gate
+        self._ledger = ledger
+        self._running = running
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if route is None:
-            await self._app(scope, receive, send)
-            return
-        scope["route"] = route
-        request = Request(scope, receive, send)
+    def max_body_bytes(self, path: str) -> int:
+        """The longest body that is answered here; -1 for a path that is not."""
+        return self._running().settings.max_body_bytes if path in self._handlers else -1
+
+    async def answer(
+        self, path: str, headers: RawHeaders, body: bytes, caller: Caller, write: Callable[[Reply], Awaitable[None]]
+    ) -> None:
+        """Answer a POST through `write`, and write down what happened."""
+        record = self._ledger.begin(path, headers)
+        CURRENT.set(record)
         try:
-            response = await route.endpoint(request)
+            reply = await self._reply(path, headers, body, caller, record)
+            record.status = reply.status
+            reply.headers += self._ledger.headers_of(record, path)
+            await write(reply)
+        finally:
+            self._ledger.end(record, method=METHOD, path=path, route=path)
+
+    async def _reply(self, path: str, headers: RawHeaders, body: bytes, caller: Caller, record: RequestRecord) -> Reply:
+        try:
+            if caller.gone:
+                raise ClientGoneError(LEFT)
+            return await self._handle(path, headers, body, record)
         except ServiceError as error:
-            response = await self._refuse(request, error)
-        await response(scope, receive, send)
+            return self._refuse(error, record)
+        except asyncio.CancelledError:
+            return self._refuse(ClientGoneError(LEFT), record) if caller.gone else stopping(record.request_id)
+        except Exception:
+            log.exception("request %s failed", record.request_id)
+            return unexpected(record.request_id)
+
+    async def _handle(self, path: str, headers: RawHeaders, body: bytes, record: RequestRecord) -> Reply:
+        bucket = self._gate.admit(path, headers, record.request_id)
+        serving = self._running()
+        with serving.drain.admitted():
+            now_s = asyncio.get_running_loop().time()
+            deadline = read_deadline(header(headers, TIMEOUT), now_s, serving.settings.request_timeout_s)
+            return await self._handlers[path](
+                serving, Asked(body=body, deadline=deadline, record=record, bucket=bucket)
+            )
+
+    def _refuse(self, error: ServiceError, record: RequestRecord) -> Reply:
+        reason = rejection(error, METHOD)
+        if reason is not None:
+            self._running().metrics.on_rejection(reason)
+        return refusal(error, record.request_id)

@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service import errors
-from service.app import ERROR_STATUS, ROUTERS, create_app
+from service.app import ROUTERS, create_app
 from service.asking import is_longer
 from service.encoding import EncodedBatch
 from service.engine import EchoEngine
 from service.errors import ServiceError
 from service.gate import is_admin
+from service.refusing import ERROR_STATUS
 from service.settings import Settings
 from service.variants import load_catalog, open_engine_with
 from service.workers import MAX_DEATHS

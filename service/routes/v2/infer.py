@@ -4,17 +4,17 @@ import asyncio
 
 from fastapi import APIRouter, Request, Response
 
-from service.asking import read_body, unless_caller_leaves
-from service.deadlines import Deadline
+from service.exchange import JSON_TYPE, Asked, Reply
 from service.inputs import read_inputs
 from service.oip.answering import Answerer, answer
-from service.oip.reading import AskedInference, read_infer
+from service.oip.reading import read_infer
 from service.oip.schemas import InferAnswer
 from service.oip.tensors import HEADER
 from service.openapi import binary_body, error_responses
 from service.routes import reach
 from service.routes.v2.asked import ModelPath, VersionPath, find
 from service.routes.v2.models import MODEL, VERSION
+from service.serving import Serving
 
 router = APIRouter(tags=["Open Inference Protocol"])
 
@@ -47,32 +47,31 @@ async def infer_version(request: Request, model: ModelPath, version: VersionPath
 
 
 async def _infer(request: Request, model: str, version: str | None) -> Response:
-    serving = reach.serving(request)
-    with serving.drain.admitted():
-        deadline = reach.deadline(request)
-        limits = serving.settings
-        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=deadline.at_s)
-        asked = read_infer(body, request.headers.get(HEADER), limits.max_request_items)
-        if asked.timeout_s is not None:
-            now_s = asyncio.get_running_loop().time()
-            deadline = deadline.or_sooner(now_s, asked.timeout_s, "parameter timeout")
-        work = _answer(request, model, version, asked, deadline)
-        return await unless_caller_leaves(request, work)
+    head_length = request.headers.get(HEADER)
+
+    async def answer_whole(serving: Serving, asked: Asked) -> Reply:
+        return await _answer(serving, asked, model, version, head_length)
+
+    return await reach.whole(request, answer_whole)
 
 
-async def _answer(
-    request: Request, model: str, version: str | None, asked: AskedInference, deadline: Deadline
-) -> Response:
-    serving, predictor = reach.serving(request), reach.predictor(request)
-    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
-    reach.charge(request, len(inputs))
-    variant = find(serving, model, version, asked.variant)
-    predicted = await predictor.predict(variant, inputs, truncate=asked.truncate, deadline=deadline)
+async def _answer(serving: Serving, asked: Asked, model: str, version: str | None, head_length: str | None) -> Reply:
+    limits, deadline = serving.settings, asked.deadline
+    read = read_infer(asked.body, head_length, limits.max_request_items)
+    if read.timeout_s is not None:
+        deadline = deadline.or_sooner(asyncio.get_running_loop().time(), read.timeout_s, "parameter timeout")
+    inputs = read_inputs(read.inputs, limits.max_request_items, limits.max_text_characters)
+    asked.charge(len(inputs))
+    variant = find(serving, model, version, read.variant)
+    predicted = await reach.predictor(serving, asked).predict(
+        variant, inputs, truncate=read.truncate, deadline=deadline
+    )
     manifest = variant.bundle.manifest
     who = Answerer(model=model, variant=variant.name.variant, bundle_version=manifest.version, labels=manifest.labels)
     num_truncated = sum(encoding.truncated for encoding in predicted.encodings)
-    body, head_length = answer(asked, who, predicted.probabilities_NC, num_truncated)
-    headers = reach.server_timing([("", reach.timings(predicted))])
-    if head_length is None:
-        return Response(body, media_type="application/json", headers=headers)
-    return Response(body, media_type="application/octet-stream", headers={**headers, HEADER: str(head_length)})
+    body, told_length = answer(read, who, predicted.probabilities_NC, num_truncated)
+    timing = reach.server_timing([("", reach.timings(predicted))])
+    if told_length is None:
+        return Reply(body=body, headers=(*JSON_TYPE, timing))
+    told = (HEADER.lower().encode(), str(told_length).encode())
+    return Reply(body=body, headers=((b"content-type", b"application/octet-stream"), timing, told))
