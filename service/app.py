@@ -84,6 +84,7 @@ def create_app(
         serving.start()
         loader = Loader(serving, opener)
         app.state.serving, app.state.loader = serving, loader
+        app.state.direct.begin(serving)
         yield
         await loader.close()
         await serving.close()
@@ -112,7 +113,7 @@ def create_app(
         tracer=tracer,
         access=access.write if settings.access_log else None,
     )
-    app.state.direct = DirectRoutes(DIRECT, gate=gate, ledger=ledger, running=lambda: app.state.serving)
+    app.state.direct = DirectRoutes(DIRECT, gate=gate, ledger=ledger)
     frameworks_own = app.build_middleware_stack
     around = partial(_around, gate=gate, ledger=ledger, cors_origins=settings.cors_origins)
     app.build_middleware_stack = lambda: around(frameworks_own())  # type: ignore[method-assign]

@@ -35,17 +35,19 @@ class Caller(Protocol):
 class DirectRoutes:
     """The handlers by path, and what else happens around every request; one task of the event loop each."""
 
-    def __init__(
-        self, handlers: Mapping[str, Handler], *, gate: Gate, ledger: Ledger, running: Callable[[], Serving]
-    ) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], *, gate: Gate, ledger: Ledger) -> None:
         self._handlers = handlers
         self._gate = gate
         self._ledger = ledger
-        self._running = running
+        self._serving: Serving
+
+    def begin(self, serving: Serving) -> None:
+        """From now on the handlers are given this."""
+        self._serving = serving
 
     def max_body_bytes(self, path: str) -> int:
         """The longest body that is answered here; -1 for a path that is not."""
-        return self._running().settings.max_body_bytes if path in self._handlers else -1
+        return self._serving.settings.max_body_bytes if path in self._handlers else -1
 
     async def answer(
         self, path: str, headers: RawHeaders, body: bytes, caller: Caller, write: Callable[[Reply], Awaitable[None]]
@@ -76,7 +78,7 @@ class DirectRoutes:
 
     async def _handle(self, path: str, headers: RawHeaders, body: bytes, record: RequestRecord) -> Reply:
         bucket = self._gate.admit(path, headers, record.request_id)
-        serving = self._running()
+        serving = self._serving
         with serving.drain.admitted():
             now_s = asyncio.get_running_loop().time()
             deadline = read_deadline(header(headers, TIMEOUT), now_s, serving.settings.request_timeout_s)
@@ -87,5 +89,5 @@ class DirectRoutes:
     def _refuse(self, error: ServiceError, record: RequestRecord) -> Reply:
         reason = rejection(error, METHOD)
         if reason is not None:
-            self._running().metrics.on_rejection(reason)
+            self._serving.metrics.on_rejection(reason)
         return refusal(error, record.request_id)

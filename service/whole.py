@@ -50,18 +50,20 @@ class Exchange:
         self._path = path
         self._headers = protocol.headers
         self._body = body
-        self._task: asyncio.Task[Any] | None = None
+        self._running = False
+        self.task: asyncio.Task[None] | None = None
 
     async def run(self, direct: Direct) -> None:
-        """Have it answered."""
-        self._task = asyncio.current_task()
+        """Have it answered, by the task that is begun for it."""
+        self._running = True
         await direct.answer(self._path, self._headers, self._body, self, self._write)
 
     def leave(self) -> None:
         """The connection is lost."""
         self.gone = True
-        if self._task is not None and not self.response_complete:
-            self._task.cancel()
+        # One that is not running yet will look.
+        if self.task is not None and self._running and not self.response_complete:
+            self.task.cancel()
 
     async def _write(self, reply: Reply) -> None:
         protocol = self._protocol
@@ -123,7 +125,7 @@ class WholeProtocol(HttpToolsProtocol):
         exchange = Exchange(self, self.url.decode("ascii"), body, keep_alive=self.parser.should_keep_alive())
         # For uvicorn it is the cycle of this request.
         self._exchange = self.cycle = cast("Any", exchange)
-        task = self.loop.create_task(exchange.run(self._direct))
+        exchange.task = task = self.loop.create_task(exchange.run(self._direct))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

@@ -17,7 +17,7 @@ from service.predicting import Predicted
 from service.routes import reach
 from service.routes.predict import predictions
 from service.routes.reach import milliseconds
-from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Timings, parse
+from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Prediction, Timings, parse
 from service.serving import Serving, ServingVariant
 
 router = APIRouter(tags=["inference"])
@@ -39,7 +39,7 @@ async def answer(serving: Serving, asked: Asked) -> Reply:
     """The same of a request that came whole."""
     read = parse(CompareRequest, asked.body, serving.settings.max_request_items)
     told = await _compare(serving, asked, read)
-    timings = [(f"{name}-", one.timings_ms) for name, one in told.variants.items()]
+    timings = [(f"{name}-", one.timings_ms.model_dump()) for name, one in told.variants.items()]
     return reach.told(told, (reach.server_timing(timings),))
 
 
@@ -126,7 +126,7 @@ def _told_of(
         model=variant.name.model,
         variant=variant.name.variant,
         version=variant.bundle.manifest.version,
-        predictions=predictions(variant, runs[0], top_k),
+        predictions=[Prediction.model_validate(one) for one in predictions(variant, runs[0], top_k)],
         timings_ms=Timings(
             tokenize=milliseconds(median(run.tokenize_s for run in runs)),
             queue=milliseconds(median(run.queue_s for run in runs)),

@@ -8,7 +8,7 @@ from service.openapi import error_responses, request_body
 from service.predicting import Predicted
 from service.probabilities import top_labels
 from service.routes import reach
-from service.schemas import PredictAnswer, Prediction, PredictRequest, parse
+from service.schemas import PredictAnswer, PredictRequest, parse
 from service.serving import Serving, ServingVariant
 
 router = APIRouter(tags=["inference"])
@@ -36,25 +36,31 @@ async def answer(serving: Serving, asked: Asked) -> Reply:
     predicted = await reach.predictor(serving, asked).predict(
         variant, inputs, truncate=read.truncate, deadline=asked.deadline
     )
-    told = PredictAnswer(
-        model=variant.name.model,
-        variant=variant.name.variant,
-        version=variant.bundle.manifest.version,
-        predictions=predictions(variant, predicted, read.top_k),
-        timings_ms=reach.timings(predicted),
-    )
-    return reach.told(told, (reach.server_timing([("", told.timings_ms)]),))
+    timings_ms = reach.timings(predicted)
+    # In the form of `PredictAnswer`, which it is not made to be: that takes three times as long.
+    told = {
+        "model": variant.name.model,
+        "variant": variant.name.variant,
+        "version": variant.bundle.manifest.version,
+        "predictions": predictions(variant, predicted, read.top_k),
+        "timings_ms": timings_ms,
+    }
+    return reach.told(told, (reach.server_timing([("", timings_ms)]),))
 
 
-def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None) -> list[Prediction]:
-    """What is said of each input, in order."""
-    answers = []
+def predictions(variant: ServingVariant, predicted: Predicted, top_k: int | None) -> list[dict[str, object]]:
+    """What is said of each input, in order, in the form of `Prediction`."""
+    answers: list[dict[str, object]] = []
     for encoding, probabilities_C in zip(predicted.encodings, predicted.probabilities_NC.tolist(), strict=True):
         scores = top_labels(probabilities_C, variant.bundle.manifest.labels, top_k)
         label, score = next(iter(scores.items()))
         answers.append(
-            Prediction(
-                label=label, score=score, scores=scores, tokens=encoding.num_tokens, truncated=encoding.truncated
-            )
+            {
+                "label": label,
+                "score": score,
+                "scores": scores,
+                "tokens": encoding.num_tokens,
+                "truncated": encoding.truncated,
+            }
         )
     return answers

@@ -1,7 +1,7 @@
 """How does a route reach the running service, and how does it put an answer on the wire?"""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,7 +15,6 @@ from service.gate import BUCKET
 from service.headers import Headers
 from service.loading import Loader
 from service.predicting import Predicted, Predictor
-from service.schemas import Timings
 from service.serving import Serving
 
 Handler = Callable[[Serving, Asked], Coroutine[Any, Any, Reply]]
@@ -66,19 +65,19 @@ def json(answer: BaseModel) -> Response:
     return response(told(answer))
 
 
-def told(answer: BaseModel, headers: Headers = ()) -> Reply:
+def told(answer: BaseModel | dict[str, Any], headers: Headers = ()) -> Reply:
     """The same of a request that came whole."""
     return Reply(body=to_json(answer), headers=(*JSON_TYPE, *headers))
 
 
-def timings(predicted: Predicted) -> Timings:
-    """Where the time of a request to one variant went."""
-    return Timings(
-        tokenize=milliseconds(predicted.tokenize_s),
-        queue=milliseconds(predicted.queue_s),
-        infer=milliseconds(predicted.infer_s),
-        total=milliseconds(predicted.total_s),
-    )
+def timings(predicted: Predicted) -> dict[str, float]:
+    """Where the time of a request to one variant went, in the form of `Timings`."""
+    return {
+        "tokenize": milliseconds(predicted.tokenize_s),
+        "queue": milliseconds(predicted.queue_s),
+        "infer": milliseconds(predicted.infer_s),
+        "total": milliseconds(predicted.total_s),
+    }
 
 
 def milliseconds(duration_s: float) -> float:
@@ -86,7 +85,7 @@ def milliseconds(duration_s: float) -> float:
     return round(duration_s * 1000, 3)
 
 
-def server_timing(timings: Iterable[tuple[str, Timings]]) -> tuple[bytes, bytes]:
+def server_timing(timings: Iterable[tuple[str, Mapping[str, float]]]) -> tuple[bytes, bytes]:
     """The header `Server-Timing`: milliseconds of each stage, each variant's with its name before it."""
-    stages = [f"{prefix}{stage};dur={value:g}" for prefix, one in timings for stage, value in one]
+    stages = [f"{prefix}{stage};dur={value:g}" for prefix, one in timings for stage, value in one.items()]
     return b"server-timing", ", ".join(stages).encode("latin-1")
