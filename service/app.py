@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from service import access
 from service.asking import TIMEOUT_HEADER
 from service.bundles import OpenEngine
-from service.direct import DirectRoutes
+from service.direct import DirectRoutes, Route
 from service.draining import Drain
 from service.errors import ServiceError
 from service.gate import Gate, GateLayer
@@ -30,6 +30,7 @@ from service.openapi import describe
 from service.rates import read_rate
 from service.refusing import ERROR_STATUS, refusal, refused, rejection, stopping, unexpected
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
+from service.routes.v2 import infer
 from service.serving import Serving
 from service.settings import Settings
 from service.variants import Catalog, load_catalog, open_engine_with
@@ -49,7 +50,10 @@ ROUTERS = (
     *v2.ROUTERS,
 )
 # What is answered past the framework when it comes whole.
-DIRECT = {"/v1/predict": predict.answer, "/v1/compare": compare.answer}
+DIRECT = {
+    path: Route(template=path, handler=handler)
+    for path, handler in (("/v1/predict", predict.answer), ("/v1/compare", compare.answer))
+}
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
     ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
@@ -113,7 +117,7 @@ def create_app(
         tracer=tracer,
         access=access.write if settings.access_log else None,
     )
-    app.state.direct = DirectRoutes(DIRECT, gate=gate, ledger=ledger)
+    app.state.direct = DirectRoutes(find_direct, gate=gate, ledger=ledger)
     frameworks_own = app.build_middleware_stack
     around = partial(_around, gate=gate, ledger=ledger, cors_origins=settings.cors_origins)
     app.build_middleware_stack = lambda: around(frameworks_own())  # type: ignore[method-assign]
@@ -174,6 +178,11 @@ def load_keys(settings: Settings) -> KeyRing:
 def all_routes() -> list[BaseRoute]:
     """Every route."""
     return [route for router in ROUTERS for route in router.routes]
+
+
+def find_direct(path: str) -> Route | None:
+    """Who answers a whole POST to this path past the framework, if anybody."""
+    return DIRECT.get(path) or infer.find_direct(path)
 
 
 def label_sets() -> list[tuple[str, str]]:

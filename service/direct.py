@@ -6,7 +6,8 @@ server. Knows nothing about connections or models.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from service.asking import LEFT, TIMEOUT, read_deadline
@@ -24,19 +25,32 @@ log = logging.getLogger(__name__)
 METHOD = "POST"
 
 
-class Caller(Protocol):
-    """Who asked."""
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """Under which template a path is counted, and who answers it."""
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for the answer any more; what works on it is cancelled then."""
+    template: str
+    handler: Handler
+
+
+class Whole(Protocol):
+    """A POST that came whole, and who sent it."""
+
+    path: str
+    headers: RawHeaders
+    body: bytes
+    gone: bool
+    """Whether nobody waits for the answer any more; what works on it is cancelled then."""
+
+    async def write(self, reply: Reply) -> None:
+        """Answer it."""
 
 
 class DirectRoutes:
-    """The handlers by path, and what else happens around every request; one task of the event loop each."""
+    """What else happens around every request that a route of `find` answers; one task of the event loop each."""
 
-    def __init__(self, handlers: Mapping[str, Handler], *, gate: Gate, ledger: Ledger) -> None:
-        self._handlers = handlers
+    def __init__(self, find: Callable[[str], Route | None], *, gate: Gate, ledger: Ledger) -> None:
+        self._find = find
         self._gate = gate
         self._ledger = ledger
         self._serving: Serving
@@ -45,46 +59,48 @@ class DirectRoutes:
         """From now on the handlers are given this."""
         self._serving = serving
 
-    def max_body_bytes(self, path: str) -> int:
-        """The longest body that is answered here; -1 for a path that is not."""
-        return self._serving.settings.max_body_bytes if path in self._handlers else -1
+    def find(self, path: str) -> Route | None:
+        """Who answers here, if anybody."""
+        return self._find(path)
 
-    async def answer(
-        self, path: str, headers: RawHeaders, body: bytes, caller: Caller, write: Callable[[Reply], Awaitable[None]]
-    ) -> None:
-        """Answer a POST through `write`, and write down what happened."""
-        record = self._ledger.begin(path, headers)
+    @property
+    def max_body_bytes(self) -> int:
+        """The longest body that is answered here."""
+        return self._serving.settings.max_body_bytes
+
+    async def answer(self, route: Route, whole: Whole) -> None:
+        """Answer a request, and write down what happened."""
+        record = self._ledger.begin(whole.path, whole.headers)
         CURRENT.set(record)
         try:
-            reply = await self._reply(path, headers, body, caller, record)
+            reply = await self._reply(route.handler, whole, record)
             record.status = reply.status
-            reply.headers += self._ledger.headers_of(record, path)
-            await write(reply)
+            reply.headers += self._ledger.headers_of(record, whole.path)
+            await whole.write(reply)
         finally:
-            self._ledger.end(record, method=METHOD, path=path, route=path)
+            self._ledger.end(record, method=METHOD, path=whole.path, route=route.template)
 
-    async def _reply(self, path: str, headers: RawHeaders, body: bytes, caller: Caller, record: RequestRecord) -> Reply:
+    async def _reply(self, handler: Handler, whole: Whole, record: RequestRecord) -> Reply:
         try:
-            if caller.gone:
+            if whole.gone:
                 raise ClientGoneError(LEFT)
-            return await self._handle(path, headers, body, record)
+            return await self._handle(handler, whole, record)
         except ServiceError as error:
             return self._refuse(error, record)
         except asyncio.CancelledError:
-            return self._refuse(ClientGoneError(LEFT), record) if caller.gone else stopping(record.request_id)
+            return self._refuse(ClientGoneError(LEFT), record) if whole.gone else stopping(record.request_id)
         except Exception:
             log.exception("request %s failed", record.request_id)
             return unexpected(record.request_id)
 
-    async def _handle(self, path: str, headers: RawHeaders, body: bytes, record: RequestRecord) -> Reply:
-        bucket = self._gate.admit(path, headers, record.request_id)
+    async def _handle(self, handler: Handler, whole: Whole, record: RequestRecord) -> Reply:
+        bucket = self._gate.admit(whole.path, whole.headers, record.request_id)
         serving = self._serving
         with serving.drain.admitted():
             now_s = asyncio.get_running_loop().time()
-            deadline = read_deadline(header(headers, TIMEOUT), now_s, serving.settings.request_timeout_s)
-            return await self._handlers[path](
-                serving, Asked(body=body, deadline=deadline, record=record, bucket=bucket)
-            )
+            deadline = read_deadline(header(whole.headers, TIMEOUT), now_s, serving.settings.request_timeout_s)
+            asked = Asked(headers=whole.headers, body=whole.body, deadline=deadline, record=record, bucket=bucket)
+            return await handler(serving, asked)
 
     def _refuse(self, error: ServiceError, record: RequestRecord) -> Reply:
         reason = rejection(error, METHOD)

@@ -18,8 +18,9 @@ JSON_TYPE: Headers = ((b"content-type", b"application/json"),)
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Asked:
-    """A body that is complete, until when it must be answered, and from whose limit its texts are taken, if any."""
+    """What was sent, whole; until when it must be answered; from whose limit its texts are taken, if from any."""
 
+    headers: RawHeaders
     body: bytes
     deadline: Deadline
     record: RequestRecord

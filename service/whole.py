@@ -7,13 +7,13 @@ Knows nothing about routes or models.
 
 import asyncio
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.asking import is_longer
+from service.direct import DirectRoutes, Route
 from service.exchange import RawHeaders, Reply
 
 METHOD, VERSION = b"POST", "1.1"
@@ -23,18 +23,6 @@ LONG_WAY = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"up
 REST_WITHIN_S = 0.02
 
 
-class Direct(Protocol):
-    """Who answers requests that came whole."""
-
-    def max_body_bytes(self, path: str) -> int:
-        """The longest body that is answered here; -1 for a path that is not."""
-
-    async def answer(
-        self, path: str, headers: RawHeaders, body: bytes, caller: "Exchange", write: Callable[[Reply], Awaitable[None]]
-    ) -> None:
-        """Answer a POST through `write`."""
-
-
 class Exchange:
     """One whole request and its answer; for uvicorn what its own cycle is."""
 
@@ -42,21 +30,21 @@ class Exchange:
     message_event: ClassVar = asyncio.Event()
 
     def __init__(self, protocol: "WholeProtocol", path: str, body: bytes, *, keep_alive: bool) -> None:
+        self.path = path
+        self.headers: RawHeaders = protocol.headers
+        self.body = body
         self.gone = False
         self.disconnected = False
         self.response_complete = False
         self.keep_alive = keep_alive
-        self._protocol = protocol
-        self._path = path
-        self._headers = protocol.headers
-        self._body = body
-        self._running = False
         self.task: asyncio.Task[None] | None = None
+        self._protocol = protocol
+        self._running = False
 
-    async def run(self, direct: Direct) -> None:
+    async def run(self, direct: DirectRoutes, route: Route) -> None:
         """Have it answered, by the task that is begun for it."""
         self._running = True
-        await direct.answer(self._path, self._headers, self._body, self, self._write)
+        await direct.answer(route, self)
 
     def leave(self) -> None:
         """The connection is lost."""
@@ -65,7 +53,8 @@ class Exchange:
         if self.task is not None and self._running and not self.response_complete:
             self.task.cancel()
 
-    async def _write(self, reply: Reply) -> None:
+    async def write(self, reply: Reply) -> None:
+        """See `Whole`."""
         protocol = self._protocol
         if protocol.flow.write_paused:
             await protocol.flow.drain()
@@ -91,41 +80,41 @@ class Exchange:
 class WholeProtocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *arguments: Any, direct: Direct, **options: Any) -> None:
+    def __init__(self, *arguments: Any, direct: DirectRoutes, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._direct = direct
-        # What came of a body that may be answered directly.
-        self._coming: list[bytes] | None = None
+        # Who answers what comes now, and what came of its body.
+        self._route: Route | None = None
+        self._coming: list[bytes] = []
         self._patience: TimerHandle | None = None
         self._exchange: Exchange | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._coming is not None and self._patience is None:
+        if self._route is not None and self._patience is None:
             self._patience = self.loop.call_later(REST_WITHIN_S, self._go_the_long_way)
 
     def on_headers_complete(self) -> None:
-        if self._may_be_direct():
-            self._coming = []
-        else:
+        self._route = self._find_route()
+        if self._route is None:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self._coming is None:
+        if self._route is None:
             super().on_body(body)
         else:
             self._coming.append(body)
 
     def on_message_complete(self) -> None:
-        if self._coming is None:
+        if self._route is None:
             super().on_message_complete()
             return
-        body = b"".join(self._coming)
+        route, body = self._route, b"".join(self._coming)
         self._stop_waiting()
-        exchange = Exchange(self, self.url.decode("ascii"), body, keep_alive=self.parser.should_keep_alive())
+        exchange = Exchange(self, self.url.decode("latin-1"), body, keep_alive=self.parser.should_keep_alive())
         # For uvicorn it is the cycle of this request.
         self._exchange = self.cycle = cast("Any", exchange)
-        exchange.task = task = self.loop.create_task(exchange.run(self._direct))
+        exchange.task = task = self.loop.create_task(exchange.run(self._direct, route))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -139,25 +128,27 @@ class WholeProtocol(HttpToolsProtocol):
         self._go_the_long_way()
         super().shutdown()
 
-    def _may_be_direct(self) -> bool:
+    def _find_route(self) -> Route | None:
+        """Who answers the request whose head is complete, if it may come whole."""
         if self.cycle is not None and not self.cycle.response_complete:
-            return False
+            return None
         if self.parser.get_method() != METHOD or self.parser.get_http_version() != VERSION:
-            return False
-        max_bytes = min(HIGH_WATER_LIMIT, self._direct.max_body_bytes(self.url.decode("ascii")))
-        if max_bytes < 0 or self.parser.should_upgrade():
-            return False
+            return None
+        route = self._direct.find(self.url.decode("latin-1"))
+        if route is None or self.parser.should_upgrade():
+            return None
         length = ""
         for name, value in self.headers:
             if name in LONG_WAY:
-                return False
+                return None
             if name == LENGTH:
                 length = value.decode("latin-1")
-        return bool(length) and not is_longer(length, max_bytes)
+        fits = length and not is_longer(length, min(HIGH_WATER_LIMIT, self._direct.max_body_bytes))
+        return route if fits else None
 
     def _go_the_long_way(self) -> None:
         """What came so far is given to uvicorn's own cycle."""
-        if self._coming is None:
+        if self._route is None:
             return
         body = b"".join(self._coming)
         self._stop_waiting()
@@ -166,7 +157,7 @@ class WholeProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def _stop_waiting(self) -> None:
-        self._coming = None
+        self._route, self._coming = None, []
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None

@@ -50,7 +50,9 @@ async def whole(request: Request, handler: Handler) -> Response:
     with running.drain.admitted():
         until = deadline(request)
         body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=until.at_s)
-        asked = Asked(body=body, deadline=until, record=state["record"], bucket=state[BUCKET])
+        asked = Asked(
+            headers=request.scope["headers"], body=body, deadline=until, record=state["record"], bucket=state[BUCKET]
+        )
         return response(await unless_caller_leaves(request, handler(running, asked)))
 
 

@@ -169,6 +169,7 @@ async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
     async with running(models_folder, gate) as (serving, loader):
         gate.computing.clear()
         asked = Asked(
+            headers=(),
             body=b'{"inputs": "good film", "repeats": 3}',
             deadline=of_service(serving.clock_s(), 30.0),
             record=RequestRecord(request_id="1", began_s=0.0),

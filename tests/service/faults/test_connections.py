@@ -74,8 +74,8 @@ class Loop:
 class Nothing:
     """Answers nothing directly."""
 
-    def max_body_bytes(self, path: str) -> int:
-        return -1
+    def find(self, path: str) -> None:
+        del path
 
 
 def connected() -> tuple[BoundedProtocol, Wire, Loop]:
