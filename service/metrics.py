@@ -3,8 +3,7 @@
 Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import (
@@ -222,17 +221,13 @@ class VariantMetrics:
         self._inflight = metrics.inflight.labels(*labels)
         self._heartbeat = metrics.heartbeat.labels(*labels)
 
-    @contextmanager
-    def inflight(self) -> Iterator[None]:
-        """While the block runs a request is in flight."""
+    def on_begin(self) -> None:
+        """A request is in flight until `on_end`."""
         self._inflight.inc()
-        try:
-            yield
-        finally:
-            self._inflight.dec()
 
     def on_end(self, outcome: Outcome, *, began_s: float, ended_s: float) -> None:
-        """A request ended."""
+        """It ended."""
+        self._inflight.dec()
         self._outcomes[outcome].inc()
         if outcome == Outcome.OK:
             self._request_seconds.observe(ended_s - began_s)
