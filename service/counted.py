@@ -10,12 +10,13 @@ from service.routing import VariantName
 
 
 class Outcome(StrEnum):
-    """How a request to a variant ends."""
+    """How a request to a variant ends; an impatient one waited no longer, although the service's own limit is later."""
 
     OK = "ok"
     INVALID = "invalid"
     REJECTED = "rejected"
     TIMEOUT = "timeout"
+    IMPATIENT = "impatient"
     CANCELLED = "cancelled"
     ERROR = "error"
 

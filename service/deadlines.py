@@ -16,9 +16,14 @@ class Deadline:
     timeout_s: float
     whose: str
 
+    @property
+    def of_request(self) -> bool:
+        """Whether the request wished for it."""
+        return self.whose != SERVICE
+
     def too_late(self, name: object) -> str:
         """The sentence for a request that `name` did not answer by then."""
-        cure = "have it raised" if self.whose == SERVICE else "allow more time"
+        cure = "allow more time" if self.of_request else "have it raised"
         return f"{name} did not answer within {self.timeout_s:g} s, {self.whose}; send fewer texts at a time, or {cure}"
 
     def or_sooner(self, began_s: float, timeout_s: float, name: str) -> "Deadline":

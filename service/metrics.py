@@ -66,8 +66,8 @@ class Metrics:
         self._queue_limit = self._gauge("queue_limit", "How much may wait for one variant.", ("kind",))
         self.inflight = self._gauge("inflight_requests", "Requests to a variant that are not answered yet.", of_variant)
         self._rejections = self._counter("rejections", "Requests refused, by reason.", ("reason",))
-        self.heartbeat = self._gauge(
-            "batcher_heartbeat_timestamp_seconds", "When the batcher last could take work, Unix time.", of_variant
+        self.silence = self._gauge(
+            "batcher_silence_seconds", "Time since the batcher last could take work.", of_variant
         )
         self._ready = self._gauge("model_ready", "1 when the variant can answer, else 0.", of_variant)
         self._info = self._gauge(
@@ -160,7 +160,7 @@ class Metrics:
         labels = (name.model, name.variant)
         for kind in self._remove_info(name):
             self._memory.remove(*labels, kind)
-        for gauge in (self._ready, self._load_seconds, self.queue_depth, self.queue_tokens, self.heartbeat):
+        for gauge in (self._ready, self._load_seconds, self.queue_depth, self.queue_tokens, self.silence):
             gauge.remove(*labels)
 
     def _remove_info(self, name: VariantName) -> list[str]:
@@ -219,7 +219,7 @@ class VariantMetrics:
         self._queue_depth = metrics.queue_depth.labels(*labels)
         self._queue_tokens = metrics.queue_tokens.labels(*labels)
         self._inflight = metrics.inflight.labels(*labels)
-        self._heartbeat = metrics.heartbeat.labels(*labels)
+        self._silence = metrics.silence.labels(*labels)
 
     def on_begin(self) -> None:
         """A request is in flight until `on_end`."""
@@ -263,9 +263,9 @@ class VariantMetrics:
         self._real_tokens.inc(real)
         self._padding_tokens.inc(padded - real)
 
-    def on_beat(self, unix_s: float) -> None:
-        """When the batcher last could take work."""
-        self._heartbeat.set(unix_s)
+    def set_silence(self, duration_s: float) -> None:
+        """The batcher could take no work for so long."""
+        self._silence.set(duration_s)
 
 
 def _info_labels(facts: VariantFacts) -> tuple[str, ...]:

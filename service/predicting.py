@@ -16,7 +16,7 @@ from service.encoding import Encoding
 from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
 from service.records import RequestRecord, VariantRun
-from service.serving import ServingVariant
+from service.serving import ServingVariant, outcome_of
 from service.tokenizer import TextInput
 from service.tokenizing import TokenizingThreads
 
@@ -55,7 +55,7 @@ class Predictor:
         try:
             predicted = await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline.at_s)
         except BaseException as error:
-            variant.end(began_s, error)
+            variant.end(began_s, outcome_of(error, deadline))
             if isinstance(error, RequestTimeoutError):
                 raise RequestTimeoutError(deadline.too_late(variant.name)) from error
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
 from service.counted import Outcome, VariantFacts
+from service.deadlines import Deadline
 from service.devices import max_items
 from service.draining import Drain
 from service.engine import RUNTIME_VERSION
@@ -55,9 +56,8 @@ class ServingVariant:
         self.metrics.on_begin()
         return self.clock_s()
 
-    def end(self, began_s: float, error: BaseException | None = None) -> None:
-        """The request ended, with `error` if it failed."""
-        outcome = Outcome.OK if error is None else outcome_of(error)
+    def end(self, began_s: float, outcome: Outcome = Outcome.OK) -> None:
+        """The request ended."""
         self.metrics.on_end(outcome, began_s=began_s, ended_s=self.clock_s())
         self.lease.give_back()
 
@@ -183,14 +183,14 @@ class Serving:
         empty = [] if self.variants or failed else ["no variant is loaded; load one"]
         return stopping + self.unhealthy() + failed + empty
 
-    def refresh_gauges(self, unix_s: float) -> None:
+    def refresh_gauges(self) -> None:
         """Bring the gauges that nobody pushes up to date."""
         for name, variant in self.variants.items():
             batchers = [one.batcher for one in (variant, *self.former_of(name))]
             variant.metrics.set_queue(
                 sum(one.num_queued for one in batchers), sum(one.queued_tokens for one in batchers)
             )
-            variant.metrics.on_beat(unix_s - variant.batcher.silence_s())
+            variant.metrics.set_silence(variant.batcher.silence_s())
             self.metrics.set_ready(name, ready=variant.batcher.alive)
         self._refresh_gpu()
 
@@ -239,12 +239,12 @@ class Serving:
         return min(most, self.settings.max_queue_items)
 
 
-def outcome_of(error: BaseException) -> Outcome:
-    """How a request ended that raised `error`."""
+def outcome_of(error: BaseException, deadline: Deadline) -> Outcome:
+    """How a request ended that raised `error` and had to be answered until `deadline`."""
     if isinstance(error, RequestError):
         return Outcome.INVALID
     if isinstance(error, RequestTimeoutError):
-        return Outcome.TIMEOUT
+        return Outcome.IMPATIENT if deadline.of_request else Outcome.TIMEOUT
     if isinstance(error, OverloadError):
         return Outcome.REJECTED
     if isinstance(error, ClientGoneError | asyncio.CancelledError):

@@ -31,6 +31,11 @@ def number(
     )
 
 
+def uncolored(panel: stat.Panel, ref_id: str) -> stat.Panel:
+    """The same, but a query whose number the levels are not about."""
+    return panel.override_by_query(ref_id, [_fixed("text")])
+
+
 def dial(about: About, *queries: Query, top: float, levels: Levels) -> gauge.Panel:
     """Numbers against the most that they may be."""
     return told(gauge.Panel(), about, queries, levels, now).min(0).max(top).reduce_options(_last())

@@ -8,6 +8,10 @@ CANDIDATE = f'{SERVICE}, model=~"$model", variant=~"$candidate"'
 BOTH = f'{SERVICE}, model=~"$model", variant=~"$baseline|$candidate"'
 PAIR = f'{SERVICE}, model=~"$model", baseline=~"$baseline", variant=~"$candidate"'
 
+# What is promised, by deploy/prometheus/rules/objectives.yml.
+PROMISED_P99 = 'variant:sparsebert_objective:p99_seconds{model=~"$model", variant=~"$variant"}'
+FAILURES_ALLOWED = "sparsebert_objective:failed_ratio{}"
+
 FIRING = 'ALERTS{alertstate="firing", alertname=~"SparseBert.*"}'
 
 # Windows: long enough for a rate at the width of the screen, and all that the screen shows.

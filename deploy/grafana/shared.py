@@ -1,7 +1,7 @@
 """Which panels stand on more than one page?"""
 
-from deploy.grafana.panels import lines, number, stacked
-from deploy.grafana.queries import SERVICE, VARIANTS, over, per_second, quantile, series, share
+from deploy.grafana.panels import lines, number, stacked, uncolored
+from deploy.grafana.queries import FAILURES_ALLOWED, SERVICE, VARIANTS, over, per_second, quantile, series, share
 from deploy.grafana.telling import About, Panel, Query, high_is_bad
 
 VARIANT, BY_VARIANT = "{{model}}/{{variant}}", "model, variant"
@@ -46,17 +46,21 @@ def p99_now() -> Panel:
 def failed_now() -> Panel:
     ended, ours = "sparsebert_inference_requests_total", "error|timeout|rejected"
     failed = per_second(ended, VARIANTS, f'outcome=~"{ours}"')
-    return number(
+    part = share(failed, per_second(ended, VARIANTS, f'outcome=~"ok|{ours}"'))
+    panel = number(
         About(
             title="Failed",
             description="Share of requests to variants that ended with error, timeout or rejected; those that the "
-            "client spoiled or left do not count.",
+            "client spoiled, left or gave too little time do not count. Beside it, that share of what "
+            "deploy/prometheus/rules/objectives.yml allows: beyond 100% orange, red where an alert is near.",
             unit="percentunit",
             decimals=2,
         ),
-        Query(share(failed, per_second(ended, VARIANTS, f'outcome=~"ok|{ours}"')), "failed"),
-        levels=high_is_bad(warn=0.001, bad=0.01),
+        Query(part, "failed"),
+        Query(f"{part} / on () group_left () {FAILURES_ALLOWED}", "of what is allowed"),
+        levels=high_is_bad(warn=1, bad=6),
     )
+    return uncolored(panel, "A")
 
 
 def quantiles() -> Panel:
@@ -75,8 +79,9 @@ def outcomes() -> Panel:
     return stacked(
         About(
             title="How requests ended",
-            description="ok; invalid (the client's fault); rejected (queue full, stopping); timeout; cancelled "
-            "(the client left); error (the model failed).",
+            description="ok; invalid (the client's fault); rejected (queue full, stopping); timeout (the service's "
+            "limit passed); impatient (the request's own, shorter limit passed); cancelled (the client left); error "
+            "(the model failed).",
             unit="reqps",
         ),
         Query(per_second("sparsebert_inference_requests_total", VARIANTS, by="outcome"), "{{outcome}}"),
@@ -85,6 +90,7 @@ def outcomes() -> Panel:
             "invalid": "blue",
             "rejected": "orange",
             "timeout": "yellow",
+            "impatient": "light-purple",
             "cancelled": "purple",
             "error": "red",
         },
@@ -134,7 +140,6 @@ def refused() -> Panel:
 
 
 def silence() -> Panel:
-    beat = series("sparsebert_batcher_heartbeat_timestamp_seconds", VARIANTS)
     return lines(
         About(
             title="Silence of the workers",
@@ -142,8 +147,8 @@ def silence() -> Panel:
             "workers are dead. Beyond --request-timeout-s (30 s by default) /readyz turns 503.",
             unit="s",
         ),
-        Query(over("max", f"clamp_min(timestamp({beat}) - {beat}, 0)", BY_VARIANT), VARIANT),
-        levels=high_is_bad(warn=30, bad=60),
+        Query(over("max", series("sparsebert_batcher_silence_seconds", VARIANTS), BY_VARIANT), VARIANT),
+        levels=high_is_bad(warn=20, bad=30),
     )
 
 

@@ -1,7 +1,5 @@
 """`GET /metrics`: the numbers that Prometheus reads."""
 
-import time
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -15,6 +13,6 @@ router = APIRouter(tags=["health"])
 async def metrics(request: Request) -> Response:
     """Text format 0.0.4."""
     serving = reach.serving(request)
-    serving.refresh_gauges(time.time())
+    serving.refresh_gauges()
     text = serving.metrics.render(resident_bytes())
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

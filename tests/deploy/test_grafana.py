@@ -30,7 +30,7 @@ PANELS = {
     if panel["type"] != "row"
 }
 EXPRESSIONS = {f"{where}, {one['refId']}": one["expr"] for where, panel in PANELS.items() for one in panel["targets"]}
-SELECTOR = re.compile(r"([a-zA-Z_]\w*)\{(.*?)\}(?=[^\"]|$)")
+SELECTOR = re.compile(r"([a-zA-Z_][\w:]*)\{(.*?)\}(?=[^\"]|$)")
 MATCHER = re.compile(r'(\w+)(=~|=)"([^"]*)"')
 # What Prometheus adds to every series, and what it knows of itself.
 TARGET, ITS_OWN = {"instance", "job"}, {"up", "ALERTS"}
@@ -55,7 +55,13 @@ def known() -> dict[str, list[dict[str, str]]]:
     return found
 
 
-KNOWN = known()
+# What Prometheus records of the service's promises: for all services.
+OBJECTIVES = {
+    rule["record"]: set(re.findall(r"\w+", "".join(re.findall(r"by \((.*?)\)", rule["expr"]))))
+    for group in yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules" / "objectives.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+KNOWN = known() | {name: [dict.fromkeys(labels, "")] for name, labels in OBJECTIVES.items()}
 
 
 def selectors(expr: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
@@ -113,7 +119,7 @@ def test_a_query_asks_for_series_that_the_service_shows(where):
     found = list(selectors(expr))
     assert found
     bare = re.sub(r"\{.*?\}", "", expr)
-    assert set(re.findall(r"\b(?:sparsebert|process)_\w+", bare)) <= {name for name, _ in found}
+    assert set(re.findall(r"[\w:]*\b(?:sparsebert|process)_[\w:]+", bare)) <= {name for name, _ in found}
     for name, matchers in found:
         if name in ITS_OWN:
             continue
@@ -129,11 +135,13 @@ def test_a_query_heeds_what_is_chosen(where):
         chosen = {label: (operator, value) for label, operator, value in matchers if "$" in value}
         if name == "ALERTS":
             continue
-        assert chosen["instance"] == ("=~", "$instance")
+        everywhere = name in OBJECTIVES
+        assert everywhere or chosen["instance"] == ("=~", "$instance")
         if name in ITS_OWN:
             continue
-        assert set(chosen) == {"instance", *({"model", "variant", "baseline"} & labels_of(name))}
-        assert {operator for operator, _ in chosen.values()} == {"=~"}
+        its_own = set() if everywhere else {"instance"}
+        assert set(chosen) == its_own | ({"model", "variant", "baseline"} & labels_of(name))
+        assert {operator for operator, _ in chosen.values()} <= {"=~"}
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)

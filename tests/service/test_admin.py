@@ -184,7 +184,7 @@ def test_the_gauges_of_what_is_unloaded_go_and_its_counters_stay(admin_client: T
     assert gone == {
         "sparsebert_model_info", "sparsebert_model_ready", "sparsebert_model_load_duration_seconds",
         "sparsebert_model_memory_bytes", "sparsebert_queue_depth", "sparsebert_queue_tokens",
-        "sparsebert_batcher_heartbeat_timestamp_seconds",
+        "sparsebert_batcher_silence_seconds",
     }  # fmt: skip
     assert {name: before[name] for name in after} == after
     assert after[ended_well(FIRST)] == 1

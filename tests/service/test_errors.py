@@ -264,6 +264,7 @@ def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> No
             "reviews/dense did not answer within 0.05 s, the request's own X-Request-Timeout-Ms; "
             "send fewer texts at a time, or allow more time"
         )
+        assert 'outcome="impatient",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
         assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
 
 

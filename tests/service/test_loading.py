@@ -311,7 +311,7 @@ async def test_nothing_holds_what_is_unloaded(models_folder: Path, poisoned: boo
                 await predict(serving)
         else:
             await predict(serving)
-        serving.refresh_gauges(0.0)
+        serving.refresh_gauges()
         if reload:
             await loader.load(SPARSE, soon())
         await loader.unload(SPARSE, soon())

@@ -27,7 +27,7 @@ Series = tuple[str, frozenset[tuple[str, str]]]
 Moved = Counter[Series]
 Way = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 # How long something took, and what time itself moves.
-UNCERTAIN = ("_seconds_sum", "_seconds_bucket", "process_", "heartbeat")
+UNCERTAIN = ("_seconds_sum", "_seconds_bucket", "process_", "silence")
 AWFUL, PLOT, VERY = 7, 9, 12
 PREDICT, COMPARE, INFER = "/v1/predict", "/v1/compare", "/v2/models/{model}/infer"
 LONG = "good " * 20
@@ -342,7 +342,7 @@ def test_dead_workers(moody: tuple[httpx.Client, Moody]) -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["in the engine", "in the queue"])
-def test_too_late(moody: tuple[httpx.Client, Moody], waits: bool) -> None:
+def test_too_late_for_its_own_limit(moody: tuple[httpx.Client, Moody], waits: bool) -> None:
     client, dense = moody
     with ThreadPoolExecutor() as threads:
         if waits:
@@ -351,7 +351,7 @@ def test_too_late(moody: tuple[httpx.Client, Moody], waits: bool) -> None:
         with moved(client) as found:
             client.post(PREDICT, json={"inputs": "plot"}, headers={"X-Request-Timeout-Ms": "50"})
         dense.opened.set()
-        assert found == http(PREDICT, 504) + read(3) + ended("timeout") + rejected("deadline")
+        assert found == http(PREDICT, 504) + read(3) + ended("impatient") + rejected("deadline")
         if waits:
             assert held.result(timeout=60).status_code == 200
 

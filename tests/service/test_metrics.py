@@ -49,7 +49,7 @@ def test_gauges(client: TestClient) -> None:
     assert values["sparsebert_process_resident_memory_bytes"] > 1_000_000
     assert values["process_cpu_seconds_total"] > 0
     assert values[f'sparsebert_model_memory_bytes{{kind="file",{DENSE}}}'] > 100
-    assert values[f"sparsebert_batcher_heartbeat_timestamp_seconds{{{DENSE}}}"] > 1.7e9
+    assert values[f"sparsebert_batcher_silence_seconds{{{DENSE}}}"] == 0
 
 
 def test_a_variant_tells_what_is_loaded(client: TestClient, models_folder: Path) -> None:

@@ -218,6 +218,7 @@ def test_a_timeout_of_the_request_is_kept(client: TestClient) -> None:
         "send fewer texts at a time, or allow more time"
     )
     assert response.status_code == 504
+    assert 'outcome="impatient",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
     infer(client, "good", parameters={"timeout": 60_000_000})
 
 

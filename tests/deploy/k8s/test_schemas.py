@@ -42,7 +42,15 @@ CUSTOM = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"): closed(
         jobLabel=TEXT,
         selector=closed(matchLabels=TEXTS),
-        endpoints=every(closed(port=TEXT, path=TEXT, interval=TIME, scrapeTimeout=TIME)),
+        endpoints=every(
+            closed(
+                port=TEXT,
+                path=TEXT,
+                interval=TIME,
+                scrapeTimeout=TIME,
+                relabelings=every(closed(sourceLabels=every(TEXT), regex=TEXT, action={"const": "drop"})),
+            )
+        ),
     ),
     ("monitoring.coreos.com/v1", "PrometheusRule"): closed(
         groups=every(closed(name=TEXT, rules=every({"anyOf": [RECORD, ALERT]})))

@@ -80,6 +80,7 @@ def configuration(service_url: str, folder: Path) -> Path:
     config = yaml.safe_load((CONFIG / "prometheus.yml").read_text().replace("/etc/prometheus", str(CONFIG)))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (job,) = config["scrape_configs"]
+    del job["file_sd_configs"]
     job["static_configs"] = [{"targets": [urlsplit(service_url).netloc]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     return folder / "prometheus.yml"

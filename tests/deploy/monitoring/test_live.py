@@ -116,7 +116,7 @@ def test_what_is_recorded_is_right(prometheus):
     assert {(one.labels["model"], one.labels["variant"], one.value) for one in failed} == {
         ("reviews", "dense", 0.0), ("reviews", "sparse", 0.0), ("reviews", "sparse-int8", 0.0),
     }  # fmt: skip
-    agreement = prometheus.wait_for('pair:sparsebert_agreement:ratio_rate1h{baseline="dense"}')
+    agreement = prometheus.wait_for('fleet:sparsebert_agreement:ratio_rate1h{baseline="dense"}')
     assert {one.labels["variant"]: one.value for one in agreement} == pytest.approx(
         {"sparse": 0.75, "sparse-int8": 0.0}
     )

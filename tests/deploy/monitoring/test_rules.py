@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.settings import Settings
+
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "deploy" / "prometheus"
 UNIT_TESTS = sorted((Path(__file__).parent / "alerts").glob("*.yml"))
@@ -28,15 +30,40 @@ def promtool(tool, *words):
     return done.stdout
 
 
-def test_the_configuration_is_valid_also_with_the_manual_s_alertmanager(tool, tmp_path):
+def test_the_configuration_is_valid_with_what_the_manual_adds_to_it(tool, tmp_path):
     place = shutil.copytree(CONFIG, tmp_path / "prometheus")
     config = place / "prometheus.yml"
     config.write_text(config.read_text().replace("/etc/prometheus", str(place)))
-    (line,) = re.findall(r"`(- targets: .*?)`", RUNBOOK)
-    (place / "alertmanagers" / "ours.yml").write_text(line)
+    others, alertmanager = re.findall(r"`(- targets: .*?)`", RUNBOOK)
+    (place / "targets" / "ours.yml").write_text(others)
+    (place / "alertmanagers" / "ours.yml").write_text(alertmanager)
+    (watchdog,) = re.findall(r"```yaml\n(groups:.*?)```", RUNBOOK, re.DOTALL)
+    (place / "rules" / "watchdog.yml").write_text(watchdog)
     said = promtool(tool, "check", "config", "--lint-fatal", config)
     assert "WARNING" not in said
-    assert sum(map(int, re.findall(r"SUCCESS: (\d+) rules found", said))) == len(RULES)
+    assert sum(map(int, re.findall(r"SUCCESS: (\d+) rules found", said))) == len(RULES) + 1
+
+
+def test_the_manual_s_alertmanager_sends_each_alert_to_somebody():
+    (text,) = re.findall(r"```yaml\n(route:.*?)```", RUNBOOK, re.DOTALL)
+    config = yaml.safe_load(text)
+    routes = [config["route"], *config["route"]["routes"]]
+    assert {route["receiver"] for route in routes} == {receiver["name"] for receiver in config["receivers"]}
+    matched = dict(matcher.split("=") for route in routes[1:] for matcher in route["matchers"])
+    (watchdog,) = re.findall(r"- alert: (\w+)", RUNBOOK)
+    assert matched == {"alertname": watchdog, "severity": "critical"}
+    assert {alert["labels"]["severity"] for alert in ALERTS.values()} == {"critical", "warning"}
+
+
+def test_a_silent_batcher_is_told_before_kubernetes_restarts_it():
+    """A scrape and an evaluation come later, and the probe begins to fail at the request's timeout."""
+    bound_s = int(ALERTS["SparseBertBatcherSilent"]["expr"].split(" > ")[1])
+    every = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["global"]
+    late_s = sum(int(every[name].removesuffix("s")) for name in ("scrape_interval", "evaluation_interval"))
+    pod = yaml.safe_load((ROOT / "deploy" / "k8s" / "base" / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    probe = pod["containers"][0]["livenessProbe"]
+    restart_s = Settings().request_timeout_s + (probe["failureThreshold"] - 1) * probe["periodSeconds"]
+    assert bound_s + late_s <= restart_s
 
 
 @pytest.mark.parametrize("file", UNIT_TESTS, ids=lambda file: file.stem)
@@ -66,11 +93,11 @@ def test_an_alert_says_how_bad_it_is_where_and_how_much(name):
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     said = alert["annotations"]["summary"] + alert["annotations"]["description"]
-    if name != "SparseBertNoTarget":
+    if name != "SparseBertNoTarget" and "fleet:" not in alert["expr"]:
         assert "{{ $labels.instance }}" in alert["annotations"]["summary"]
     if name != "SparseBertTargetDown":
         assert "{{ $value" in said
-    if "variant" in alert["expr"] or "pair:" in alert["expr"]:
+    if any(word in alert["expr"] for word in ("variant:", "pair:", "fleet:", "batcher", "model_ready")):
         assert "{{ $labels.model }}/{{ $labels.variant }}" in alert["annotations"]["summary"]
 
 
