@@ -15,27 +15,26 @@ import asyncio
 import json
 import random
 import re
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import onnxruntime as ort
 import psutil
 import tokenizers
 
+from benchmarks.service_process import started
 from benchmarks.soak.kinds import MAX_BODY_BYTES, MAX_ITEMS, PREDICT, TEXTS, Maker, good
 from benchmarks.soak.load import Client, Found, run
 
+BOUNDS = (
+    "--max-request-items", str(MAX_ITEMS), "--max-queue-items", str(2 * MAX_ITEMS),
+    "--max-body-bytes", str(MAX_BODY_BYTES),
+)  # fmt: skip
 MAX_GROWTH_BYTES = 5e6
 PER = 100_000
 # In a shorter run what is still warming up looks like growth.
@@ -71,7 +70,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryFile("w+") as log, started(options.models, options.variants, log) as (process, port):
+    flags = [*BOUNDS, *(["--variants", options.variants] if options.variants else [])]
+    with started(options.models, *flags) as service:
+        process, port = service.process, service.port
         listed = json.loads(read(port, "/v1/models"))["variants"]
         [model, *others] = {one["model"] for one in listed}
         if others:
@@ -86,12 +87,12 @@ def main() -> None:
         took_s = time.monotonic() - began_s
         wait_for_rest(port, found)
         wrong = [*found.wrong, *differences(found, counted(port) - before), *after(port, reference, maker)]
-        process.send_signal(signal.SIGTERM)
-        if (code := process.wait(timeout=60)) != 0:
+        process.terminate()
+        code, log = service.ending()
+        if code != 0:
             wrong.append(f"the service ended with {code}")
-        log.seek(0)
-        if "Traceback" in (written := log.read()):
-            wrong.append("the log has a traceback: " + written[written.index("Traceback") :][:3000])
+        if "Traceback" in log:
+            wrong.append("the log has a traceback: " + log[log.index("Traceback") :][:3000])
     if options.requests >= JUDGED_FROM and memory.growth_bytes() > MAX_GROWTH_BYTES:
         wrong.append(f"memory grows by {memory.growth_bytes() / 1e6:.1f} MB in {PER} requests")
     tell(found, memory, took_s)
@@ -126,28 +127,6 @@ def reference_labels(bundle: Path) -> dict[str, str]:
         [logits_BC] = session.run(None, feeds)
         found[text] = labels[int(logits_BC[0].argmax())]
     return found
-
-
-@contextmanager
-def started(models: Path, variants: str, log: TextIO) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A running service with small bounds, and its port; its log goes to `log`."""
-    bounds = ["--max-request-items", MAX_ITEMS, "--max-queue-items", 2 * MAX_ITEMS, "--max-body-bytes", MAX_BODY_BYTES]
-    command = [sys.executable, "-m", "sparsebert", "serve", "--models", models, "--port", 0, *bounds]
-    command += ["--variants", variants] if variants else []
-    with subprocess.Popen([str(word) for word in command], stderr=log, text=True) as process:
-        try:
-            while not (found := re.search(r"serving on http://127\.0\.0\.1:(\d+)/", _written(log))):
-                if process.poll() is not None:
-                    sys.exit(_written(log))
-                time.sleep(0.05)
-            yield process, int(found[1])
-        finally:
-            process.kill()
-
-
-def _written(log: TextIO) -> str:
-    """What the service wrote so far; where it writes next does not move."""
-    return Path(f"/proc/self/fd/{log.fileno()}").read_text()
 
 
 def read(port: int, path: str) -> str:

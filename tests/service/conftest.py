@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from benchmarks.service_process import started
 from service.app import create_app
 from service.keys import KeyRing, Scope, make_key, write_line
 from service.settings import Settings
@@ -170,21 +167,8 @@ def service_url(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteBun
     write_bundle(folder, variant="dense", seed=0)
     write_bundle(folder, variant="sparse", seed=1)
     write_bundle(folder, model="questions", pair=True, seed=0)
-    with serving_process(folder, "--default-variant", "reviews/dense") as (_, url):
-        yield url
-
-
-@contextmanager
-def serving_process(folder: Path, *flags: str) -> Iterator[tuple[int, str]]:
-    """The id and the address of a real process."""
-    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(folder), "--port", "0", "--threads", "1"]
-    with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            told = (re.search(r"serving on (http://127\.0\.0\.1:\d+)/", line) for line in process.stderr)
-            yield process.pid, next(found[1] for found in told if found)
-        finally:
-            process.kill()
+    with started(folder, "--threads", "1", "--default-variant", "reviews/dense") as service:
+        yield service.url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +194,8 @@ def admin_service(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteB
     keys = tmp_path_factory.mktemp("keys") / "keys.jsonl"
     keys.write_text(write_line(ADMIN_KEY))
     keys.chmod(0o600)
-    with serving_process(folder, "--variants", "reviews/dense", "--api-keys", str(keys)) as (process_id, url):
-        yield AdminService(process_id=process_id, url=url)
+    with started(folder, "--threads", "1", "--variants", "reviews/dense", "--api-keys", str(keys)) as service:
+        yield AdminService(process_id=service.process.pid, url=service.url)
 
 
 @pytest.fixture
