@@ -54,11 +54,11 @@ from service.oip.tensors import HEADER
 from service.openapi import describe
 from service.rates import read_rate
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
-from service.schemas import ErrorAnswer
 from service.serving import Serving
 from service.settings import Settings
 from service.variants import Catalog, load_catalog, open_engine_with
 from sparsebert import __version__
+from sparsebert.answers import ErrorAnswer
 
 log = logging.getLogger(__name__)
 

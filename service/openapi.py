@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 from service.gate import is_admin, is_open
 from service.oip.schemas import ChangeRequest, IndexRequest, InferRequest
-from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
+from service.schemas import CompareRequest, PredictRequest
+from sparsebert.answers import ErrorAnswer
 
 REFERENCE = "#/components/schemas/{model}"
 

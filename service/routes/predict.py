@@ -9,8 +9,9 @@ from service.openapi import error_responses, request_body
 from service.predicting import Predicted
 from service.probabilities import top_labels
 from service.routes import reach
-from service.schemas import PredictAnswer, Prediction, PredictRequest, parse
+from service.schemas import PredictRequest, parse
 from service.serving import ServingVariant
+from sparsebert.answers import PredictAnswer, Prediction
 
 router = APIRouter(tags=["inference"])
 

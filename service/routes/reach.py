@@ -13,8 +13,8 @@ from service.gate import BUCKET
 from service.loading import Loader
 from service.predicting import Predicted, Predictor
 from service.rates import Bucket
-from service.schemas import Timings
 from service.serving import Serving
+from sparsebert.answers import Timings
 
 
 def serving(request: Request) -> Serving:

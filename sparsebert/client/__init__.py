@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"sparsebert.client needs: pip install 'sparsebert[client]' (the package {error.name!r} is missing)"
     ) from error
-from sparsebert.client.answers import (
+from sparsebert.answers import (
     CompareAnswer,
     ComparedVariant,
     PredictAnswer,

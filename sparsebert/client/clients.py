@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from sparsebert.client.answers import CompareAnswer, ModelsAnswer, PredictAnswer, VariantAnswer
+from sparsebert.answers import CompareAnswer, ModelsAnswer, PredictAnswer, VariantAnswer
 from sparsebert.client.asking import Inputs, compare_body, predict_body, read_answer, refusal
 from sparsebert.client.errors import ClientError, UnexpectedAnswerError, UnreachableError
 

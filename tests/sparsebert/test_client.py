@@ -11,7 +11,6 @@ import httpx
 import pytest
 from httpx_retries import retry as retry_module
 
-from service import schemas
 from sparsebert.client import (
     AsyncClient,
     Client,
@@ -20,7 +19,6 @@ from sparsebert.client import (
     RefusedError,
     UnexpectedAnswerError,
     UnreachableError,
-    answers,
 )
 from sparsebert.errors import SparseBertError
 
@@ -187,17 +185,6 @@ def test_ready_asks_once(status: int, ready: bool, waits: list[float]) -> None:
         assert (len(server.requests), waits) == (1, [])
         with pytest.raises(RefusedError):
             client.ready()
-
-
-@pytest.mark.parametrize("name", ["PredictAnswer", "CompareAnswer", "ModelsAnswer"])
-def test_answers_are_those_of_the_service(name: str) -> None:
-    def shape(package: types.ModuleType) -> str:
-        schema = getattr(package, name).model_json_schema()
-        for part in (schema, *schema["$defs"].values()):
-            part.pop("description", None)
-        return json.dumps(schema, sort_keys=True)
-
-    assert shape(answers) == shape(schemas)
 
 
 def test_without_its_extra_it_names_the_cure() -> None:
