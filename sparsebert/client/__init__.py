@@ -22,9 +22,12 @@ except ModuleNotFoundError as error:
 from sparsebert.answers import (
     CompareAnswer,
     ComparedVariant,
+    FolderVariant,
+    LoadAnswer,
     PredictAnswer,
     Prediction,
     Timings,
+    UnloadAnswer,
     VariantAnswer,
 )
 from sparsebert.client.asking import Pair
@@ -36,12 +39,15 @@ __all__ = [
     "ClientError",
     "CompareAnswer",
     "ComparedVariant",
+    "FolderVariant",
+    "LoadAnswer",
     "Pair",
     "PredictAnswer",
     "Prediction",
     "RefusedError",
     "Timings",
     "UnexpectedAnswerError",
+    "UnloadAnswer",
     "UnreachableError",
     "VariantAnswer",
 ]
