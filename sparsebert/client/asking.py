@@ -79,7 +79,7 @@ def refusal(status: int, content: bytes, request_id: str | None) -> RefusedError
     try:
         told = _Refusal.model_validate_json(content)
     except ValidationError:
-        return RefusedError(status, "the server refused without a reason; is it this service?", request_id)
+        return RefusedError(status, "the server refused without a reason; is it this service, or a proxy?", request_id)
     return RefusedError(status, told.error, told.request_id or request_id)
 
 

@@ -25,6 +25,7 @@ from sparsebert.answers import (
 )
 from sparsebert.client.asking import FOLDER, Inputs, change_path, compare_body, predict_body, read_answer, refusal
 from sparsebert.client.errors import ClientError, UnexpectedAnswerError, UnreachableError
+from sparsebert.client.proxies import carrier
 
 RETRIED_STATUSES = (429, 502, 503)
 RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
@@ -64,7 +65,8 @@ class Client:
 
     `api_key`, made by `sparsebert key`, is sent as `Authorization: Bearer`; `timeout_s` is the longest wait for a
     connection and for an answer;
-    `transport` carries the requests, httpx's own when left out. All methods raise ClientError.
+    `transport` carries the requests; when left out httpx's own does, through the proxy that the environment names.
+    All methods raise ClientError.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._change = {"retry": retrying_change(retries)}
-        carrier = RetryTransport(transport or httpx.HTTPTransport(), retrying(retries))
-        self._http = httpx.Client(base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=carrier)
+        retried = RetryTransport(transport or carrier(httpx.HTTPTransport, base_url), retrying(retries))
+        self._http = httpx.Client(base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried)
 
     def predict(
         self,
@@ -168,9 +170,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._change = {"retry": retrying_change(retries)}
-        carrier = RetryTransport(transport or httpx.AsyncHTTPTransport(), retrying(retries))
+        retried = RetryTransport(transport or carrier(httpx.AsyncHTTPTransport, base_url), retrying(retries))
         self._http = httpx.AsyncClient(
-            base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=carrier
+            base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried
         )
 
     async def predict(
