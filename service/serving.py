@@ -23,6 +23,7 @@ from service.errors import (
     RequestTimeoutError,
     UnknownVariantError,
 )
+from service.gpus import GpuMemory
 from service.leases import Lease
 from service.memory import Leaving
 from service.metrics import Metrics, VariantMetrics
@@ -80,6 +81,8 @@ class Serving:
         self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = TokenizingThreads(settings.max_queue_items)
+        # Told also when nothing is loaded any more: then it shows what was given back.
+        self._gpu: GpuMemory | None = None
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
         for name in self.failures:
@@ -198,14 +201,14 @@ class Serving:
         self._refresh_gpu()
 
     def _refresh_gpu(self) -> None:
-        gpu = next((one.bundle.engine.gpu for one in self.variants.values() if one.bundle.engine.gpu), None)
-        if gpu is not None:
-            use = gpu.used()
+        if self._gpu is not None:
+            use = self._gpu.used()
             self.metrics.set_gpu_memory(str(self.device), use.device_bytes if use else None, scope="device")
             self.metrics.set_gpu_memory(str(self.device), use.process_bytes if use else None, scope="process")
 
     def _serve(self, bundle: LoadedBundle) -> ServingVariant:
         manifest = bundle.manifest
+        self._gpu = bundle.engine.gpu or self._gpu
         facts = VariantFacts(
             name=bundle.name,
             version=manifest.version,

@@ -15,6 +15,7 @@ from service.devices import Device
 from service.encoding import Encoding, pad
 from service.engine import Halt, OnnxEngine, installed_wheels, prepare
 from service.gpus import CudaDriver, FixedGpuMemory, GpuUse, NvmlMemory, check_gpu, watch_gpu
+from service.keys import KeyRing, Scope, make_key
 from service.settings import Settings
 from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError
@@ -107,6 +108,9 @@ def test_bound_tensors_give_the_same_and_are_stopped_the_same(
     assert bound.run(BATCH, Halt()).tolist() == fed.run(BATCH, Halt()).tolist()
 
 
+ADMIN_PLAIN, ADMIN_KEY = make_key("operator", Scope.ADMIN, None, lambda size: "k" * size)
+
+
 def use(device: int, process: int | None) -> GpuUse:
     return GpuUse(device_bytes=device, process_bytes=process)
 
@@ -147,3 +151,21 @@ def test_metrics_tell_the_memory_of_the_gpu(models_folder: Path) -> None:
     assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="process"} NaN' in second
     assert 'sparsebert_model_memory_bytes{kind="gpu_load_delta",model="reviews",variant="dense"} 50.0' in first
     assert (told["gpu_memory_bytes"], told["nodes_on_cpu"]) == (50, 0)
+
+
+def test_the_memory_of_the_gpu_is_told_when_nothing_is_loaded_any_more(models_folder: Path) -> None:
+    gpu = FixedGpuMemory(use(900, 100), use(1000, 150), use(1000, 150), use(800, 20))
+    settings = Settings(models=models_folder, threads=1, device="cuda", variants="dense")
+
+    def open_engine(graph: Path) -> OnnxEngine:
+        return OnnxEngine(graph, threads=1, gpu=gpu)
+
+    catalog = load_catalog(settings, open_engine, lambda: 0.0)
+    app = create_app(settings, catalog, open_engine=open_engine, ring=KeyRing(keys=(ADMIN_KEY,)))
+    del catalog
+    with TestClient(app, headers={"X-API-Key": ADMIN_PLAIN}) as client:
+        assert 'used_bytes{device="cuda:0",scope="process"} 150.0' in client.get("/metrics").text
+        assert client.post("/v1/admin/models/reviews/variants/dense/unload").json()["gone"]
+        after = client.get("/metrics").text
+    assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="device"} 800.0' in after
+    assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="process"} 20.0' in after
