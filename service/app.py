@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from service import access
 from service.asking import TIMEOUT_HEADER
 from service.bundles import OpenEngine
+from service.catalog import Catalog
 from service.counted import Rejection
 from service.direct import DirectRoutes
 from service.draining import Drain
@@ -52,11 +53,12 @@ from service.metrics import Metrics
 from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
 from service.oip.tensors import HEADER
 from service.openapi import describe
+from service.opening import open_engine_with
 from service.rates import read_rate
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
 from service.serving import Serving
 from service.settings import Settings
-from service.variants import Catalog, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert import __version__
 from sparsebert.answers import ErrorAnswer
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.catalog import Catalog, FailedBundle
 from service.counted import Outcome, VariantFacts
 from service.devices import max_items
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import (
     ClientGoneError,
     NotReadyError,
@@ -27,10 +27,11 @@ from service.gpus import GpuMemory
 from service.leases import Lease
 from service.memory import Leaving
 from service.metrics import Metrics, VariantMetrics
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, num_workers
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
 from service.tokenizing import TokenizingThreads
-from service.variants import Catalog, FailedBundle, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
 from sparsebert.manifest import MODEL_FILE, Manifest

@@ -20,8 +20,9 @@ from service.encoding import EncodedBatch
 from service.engine import EchoEngine
 from service.errors import ServiceError
 from service.gate import is_admin
+from service.opening import open_engine_with
 from service.settings import Settings
-from service.variants import load_catalog, open_engine_with
+from service.variants import load_catalog
 from service.workers import MAX_DEATHS
 
 HUGE = b'{"inputs": "' + b"x" * 10_000_000 + b'"}'

@@ -8,14 +8,16 @@ import onnxruntime
 import pytest
 from starlette.testclient import TestClient
 
-from service import engine as engines
+from service import onnx_engine, provider
 from service.app import create_app
 from service.bundles import open_bundle
 from service.devices import Device
 from service.encoding import Encoding, pad
-from service.engine import Halt, OnnxEngine, installed_wheels, prepare
+from service.engine import Halt
 from service.gpus import CudaDriver, FixedGpuMemory, GpuUse, NvmlMemory, check_gpu, watch_gpu
 from service.keys import KeyRing, Scope, make_key
+from service.onnx_engine import OnnxEngine
+from service.provider import installed_wheels, prepare
 from service.settings import Settings
 from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError
@@ -79,8 +81,8 @@ def test_the_start_ends_when_the_build_has_no_such_provider() -> None:
 
 def test_a_provider_that_is_built_in_and_does_not_start_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """As onnxruntime-gpu without CUDA's libraries does: the session that it gives is one on the CPU."""
-    monkeypatch.setattr(engines.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
+    monkeypatch.setattr(provider.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(provider, "providers", lambda device, work: ["CPUExecutionProvider"])
     with pytest.raises(
         ConfigError, match=r"CUDAExecutionProvider cannot start \(.*libonnxruntime_providers_\w+\.so.*\); pip"
     ):
@@ -90,7 +92,7 @@ def test_a_provider_that_is_built_in_and_does_not_start_ends_the_start(monkeypat
 def test_a_session_on_another_provider_is_no_answer(
     tmp_path: Path, write_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnx_engine, "providers", lambda device, work: ["CPUExecutionProvider"])
     with pytest.raises(BundleError, match="opened by CPUExecutionProvider in place of CUDAExec"):
         OnnxEngine(write_bundle(tmp_path) / "model.onnx", threads=1, device=CUDA)
 

@@ -17,11 +17,12 @@ from starlette.requests import Request
 from service.deadlines import of_service
 from service.draining import Drain
 from service.encoding import EncodedBatch, FloatArray
-from service.engine import Halt, OnnxEngine
+from service.engine import Halt
 from service.errors import DrainingError, EngineError, LoadError, RequestTimeoutError, UnknownVariantError
 from service.loading import Loader
 from service.memory import Leaving
 from service.metrics import Metrics
+from service.onnx_engine import OnnxEngine
 from service.predicting import Predicted, Predictor
 from service.records import RequestRecord
 from service.routes.compare import _answer as compare_variants

@@ -18,8 +18,9 @@ from service.app import create_app
 from service.encoding import EncodedBatch, FloatArray
 from service.engine import Engine, Halt
 from service.metrics import SIZES, TOKENS
+from service.opening import open_engine_with
 from service.settings import Settings
-from service.variants import load_catalog, open_engine_with
+from service.variants import load_catalog
 from service.workers import MAX_DEATHS
 
 Series = tuple[str, frozenset[tuple[str, str]]]

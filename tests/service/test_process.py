@@ -114,7 +114,7 @@ def test_a_second_signal_does_not_wait(models_folder: Path) -> None:
 DEADLY = """
 import sys
 from service.cli import serve
-from service.engine import OnnxEngine
+from service.onnx_engine import OnnxEngine
 from service.settings import read_settings
 
 AWFUL = 7
