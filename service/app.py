@@ -47,6 +47,7 @@ from service.errors import (
 )
 from service.gate import Gate
 from service.headers import headers_by_path
+from service.holding import LARGEST_BODIES, HeldBodies, Room
 from service.keys import KeyRing, read_keys
 from service.loading import Loader
 from service.metrics import Metrics
@@ -171,6 +172,7 @@ def _around(
 ) -> ASGIApp:
     """Ours around the framework's own layers, of which the routes that are asked all day need none."""
     inside: ASGIApp = DirectRoutes(frameworks_own, routes=direct_routes(), refuse=_on_service_error)
+    inside = HeldBodies(inside, Room(LARGEST_BODIES * settings.max_body_bytes))
     rate = read_rate(settings.rate_limit) if settings.rate_limit else None
     inside = Gate(inside, ring=keys, rate=rate, refuse=_on_service_error, routes=all_routes(), clock_s=time.monotonic)
     if settings.cors_origins:

@@ -75,7 +75,7 @@ STATUS_TEXTS = {
     409: "The bundle in the models folder cannot be loaded; what served before still does.",
     413: "The body is too large.",
     422: "A text is too long, or there are too many.",
-    429: "The queue is full, or the rate limit used up; see Retry-After.",
+    429: "The queue is full, too many large bodies are held, or the rate limit is used up; see Retry-After.",
     500: "The model failed.",
     503: "The variant is not ready, or the service is stopping; see Retry-After.",
     504: "The answer was not ready in time.",
