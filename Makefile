@@ -10,7 +10,7 @@ MODELS := models
 VARIANTS := dense sparse sparse-int8
 BUNDLES := $(VARIANTS:%=$(MODELS)/demo/%/manifest.json)
 
-.PHONY: demo models serve test lint check clean-models constraints help
+.PHONY: demo models serve test lint check system-deps clean-models constraints help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # `demo` serves when everything is made, whatever MAKEFLAGS says
 
@@ -34,6 +34,9 @@ lint: | $(VENV)/.test ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 check: lint test ## lint and test
+
+system-deps: ## Debian's prometheus, with apt-get, for the tests that start one; without it they are skipped
+	@tests/system-deps.sh
 
 clean-models: ## remove the demo's models, checkpoints and half-done runs
 	rm -rf $(RUN) $(MODELS)/demo

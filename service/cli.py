@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -67,20 +68,8 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     try:
         drain = Drain(settings.drain_timeout_s)
         app = _load_app(settings, open_engine, listener, drain, ring, tracer)
-        config = uvicorn.Config(
-            app,
-            http=BoundedProtocol,
-            ws="none",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            lifespan="on",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
         server = DrainingServer(
-            config,
+            server_config(app),
             drain,
             end_requests=lambda: app.state.serving.close(),
             died=lambda: app.state.serving.workers.dead,
@@ -97,6 +86,22 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
         if tracer is not None:
             tracer.close()
     log.info("stopped")
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    return uvicorn.Config(
+        app,
+        http=partial(BoundedProtocol, direct=app.state.direct),  # type: ignore[arg-type]
+        ws="none",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def set_up_logs(settings: Settings) -> None:

@@ -102,6 +102,7 @@ def test_metrics() -> None:
                 file_bytes=1,
             )
         )
+    metrics.set_queue_limits(1, 1)
     metrics.set_gpu_memory("cuda:0", 1, scope="device")
     expected = {}
     for family in metrics.registry.collect():

@@ -2,19 +2,27 @@
 
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from onnx import TensorProto, helper, numpy_helper
 from starlette.testclient import TestClient
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from benchmarks.service_process import started
 from service.app import create_app
+from service.cli import bind, server_config
 from service.keys import KeyRing, Scope, make_key, write_line
 from service.settings import Settings
 from sparsebert.manifest import seal
@@ -169,6 +177,46 @@ def service_url(tmp_path_factory: pytest.TempPathFactory, write_bundle: WriteBun
     write_bundle(folder, model="questions", pair=True, seed=0)
     with started(folder, "--threads", "1", "--default-variant", "reviews/dense") as service:
         yield service.url
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of an app that uvicorn serves in a thread, as `sparsebert serve` would."""
+    listener = bind("127.0.0.1", 0)
+    server = _Server(server_config(app))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        assert server.listening.wait(timeout=60)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+            client.app = app
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+WAYS = {"through the framework": partial(TestClient, raise_server_exceptions=False), "whole": served}
+
+
+@pytest.fixture(scope="session")
+def ways() -> dict[str, Callable[[FastAPI], AbstractContextManager[httpx.Client]]]:
+    """How requests get to an app: all through the framework, or over a socket, where those that come whole do not."""
+    return WAYS
 
 
 @dataclass(frozen=True, kw_only=True)

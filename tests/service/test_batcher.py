@@ -83,7 +83,7 @@ def assert_all_ended(batcher: Batcher) -> None:
 async def test_answers_are_in_the_order_of_the_inputs() -> None:
     batcher = start(EchoEngine())
     answer = await batcher.submit([encoding(5, 6, 7), encoding(1), encoding(9, 9)])
-    assert answer.logits_NC.tolist() == [echo(5, 6, 7), echo(1), echo(9, 9)]
+    assert answer.rows_NC.tolist() == [echo(5, 6, 7), echo(1), echo(9, 9)]
     batcher.close()
     assert batcher.endings == {Ending.OK: 3}
     assert_all_ended(batcher)
@@ -111,7 +111,7 @@ async def test_an_engine_that_raises_fails_its_batch_and_nothing_else() -> None:
     with pytest.raises(EngineError, match="failed on a batch of 1 texts"):
         await batcher.submit([encoding(13)])
     assert batcher.alive
-    assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [echo(4)]
+    assert (await batcher.submit([encoding(4)])).rows_NC.tolist() == [echo(4)]
     batcher.close()
     assert batcher.endings == {Ending.ERROR: 1, Ending.OK: 1}
     assert_all_ended(batcher)
@@ -142,7 +142,7 @@ async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     gate.open()
-    assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [echo(4)]
+    assert (await batcher.submit([encoding(4)])).rows_NC.tolist() == [echo(4)]
     batcher.close()
     assert batcher.endings == {Ending.CANCELLED: 1, Ending.OK: 1}
 
@@ -322,7 +322,7 @@ def test_counters_add_up_and_nobody_gets_the_answer_of_another(
         batcher.close()
         for one, answer in zip(encoded, answers, strict=True):
             if not isinstance(answer, BaseException):
-                assert answer.logits_NC.tolist() == [echo(*text.input_ids) for text in one]
+                assert answer.rows_NC.tolist() == [echo(*text.input_ids) for text in one]
             else:
                 assert isinstance(answer, EngineError | asyncio.CancelledError)
         assert batcher.num_admitted == sum(len(sizes) for sizes in requests)

@@ -1,16 +1,22 @@
 """Every refusal is one sentence with its status, and after each the service still answers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from service import errors
-from service.app import ERROR_STATUS, ROUTERS
+from service.app import ROUTERS, create_app
 from service.asking import is_longer
 from service.errors import ServiceError
 from service.gate import is_admin
+from service.refusing import ERROR_STATUS
+from service.settings import Settings
 
 HUGE = b'{"inputs": "' + b"x" * 10_000_000 + b'"}'
 
@@ -62,23 +68,39 @@ REFUSED = {
 }
 
 
-def assert_still_answers(client: TestClient) -> None:
+def assert_still_answers(client: httpx.Client) -> None:
     response = client.post("/v1/predict", json={"inputs": "the good film", "variant": "dense"})
     assert response.status_code == 200, response.text
 
 
+@pytest.fixture(scope="module", params=["through the framework", "whole"])
+def either(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    write_bundle: Callable[..., Path],
+    ways: dict[str, Callable[[FastAPI], AbstractContextManager[httpx.Client]]],
+) -> Iterator[httpx.Client]:
+    """A client on either way to the routes."""
+    folder = tmp_path_factory.mktemp("either")
+    for seed, variant in enumerate(("dense", "sparse")):
+        write_bundle(folder, variant=variant, seed=seed)
+    settings = Settings(models=folder, threads=1, max_body_bytes=1_000_000)
+    with ways[request.param](create_app(settings)) as running:
+        yield running
+
+
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/compare"])
-def test_refused_requests(client: TestClient, case: str, path: str) -> None:
+def test_refused_requests(either: httpx.Client, case: str, path: str) -> None:
     body, status, words = REFUSED[case]
     if "variant" in case and path == "/v1/compare":
         body = body.replace(b'"variant": "nope"', b'"variants": ["dense", "nope"]')
-    response = client.post(path, content=body)
+    response = either.post(path, content=body)
     answer = response.json()
     assert response.status_code == status, answer
     assert words in answer["error"]
     assert answer["request_id"] == response.headers["x-request-id"]
-    assert_still_answers(client)
+    assert_still_answers(either)
 
 
 def test_a_body_without_a_length_is_counted_while_it_comes(client: TestClient) -> None:

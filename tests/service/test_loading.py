@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import shutil
 import threading
 import weakref
@@ -9,25 +10,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from starlette.requests import Request
 
 from service.deadlines import of_service
 from service.draining import Drain
 from service.encoding import EncodedBatch, FloatArray
 from service.engine import Halt
 from service.errors import DrainingError, EngineError, LoadError, RequestTimeoutError, UnknownVariantError
+from service.exchange import Asked
 from service.loading import Loader
 from service.memory import Leaving
 from service.metrics import Metrics
 from service.onnx_engine import OnnxEngine
 from service.predicting import Predicted, Predictor
 from service.records import RequestRecord
-from service.routes.compare import _answer as compare_variants
+from service.routes import compare
 from service.routing import VariantName
-from service.schemas import CompareRequest
 from service.serving import Serving
 from service.settings import Settings
 from service.tokenizer import TextInput
@@ -170,16 +169,18 @@ async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
         gate.computing.clear()
-        asked = CompareRequest(inputs="good film", repeats=3)
-        state = {"record": RequestRecord(request_id="1", began_s=0.0)}
-        app = SimpleNamespace(state=SimpleNamespace(serving=serving))
-        request = Request({"type": "http", "headers": [], "state": state, "app": app})
-        comparing = asyncio.ensure_future(compare_variants(request, asked, of_service(serving.clock_s(), 30.0)))
+        asked = Asked(
+            headers=(),
+            body=b'{"inputs": "good film", "repeats": 3}',
+            deadline=of_service(serving.clock_s(), 30.0),
+            record=RequestRecord(request_id="1", began_s=0.0),
+        )
+        comparing = asyncio.ensure_future(compare.answer(serving, asked))
         await gate.until_entered()
         for name in (DENSE, SPARSE):
             assert not (await loader.unload(name, 0.0)).gone
         gate.computing.set()
-        assert set((await comparing).variants) == {"dense", "sparse"}
+        assert set(json.loads((await comparing).body)["variants"]) == {"dense", "sparse"}
         assert (await loader.unload(SPARSE, soon())).gone
 
 

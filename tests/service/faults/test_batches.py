@@ -74,7 +74,7 @@ ANSWERS = {
 async def assert_fails_alone(batcher: Batcher, poisoned: Encoding) -> None:
     with pytest.raises(EngineError, match="the model of reviews/dense failed on a batch of 1 texts"):
         await batcher.submit([poisoned])
-    assert (await batcher.submit([encoding(*GOOD)])).logits_NC.tolist() == [[17.0, 2.0]]
+    assert (await batcher.submit([encoding(*GOOD)])).rows_NC.tolist() == [[17.0, 2.0]]
     assert batcher.alive
     assert batcher.endings == {Ending.ERROR: 1, Ending.OK: 1}
     assert (batcher.num_queued, batcher.queued_tokens) == (0, 0)
@@ -130,7 +130,7 @@ class Complaining(SilentObserver):
 @in_loop
 async def test_observer(caplog: pytest.LogCaptureFixture) -> None:
     batcher = start(EchoEngine(), observer=Complaining())
-    assert (await batcher.submit([encoding(*GOOD)])).logits_NC.tolist() == [[17.0, 2.0]]
+    assert (await batcher.submit([encoding(*GOOD)])).rows_NC.tolist() == [[17.0, 2.0]]
     assert "an observer of reviews/dense failed" in caplog.text
     assert "no room for batches" in caplog.text
     batcher.close()

@@ -69,11 +69,18 @@ class Loop:
         return Task()
 
 
+class Nothing:
+    """Answers nothing directly."""
+
+    def find(self, path: str) -> None:
+        del path
+
+
 def connected() -> tuple[BoundedProtocol, Wire, Loop]:
     async def app(scope: object, receive: object, send: object) -> None: ...
 
     config, loop, wire = uvicorn.Config(app, log_config=None, ws="none"), Loop(), Wire()
-    protocol = BoundedProtocol(config, ServerState(), {}, _loop=loop)
+    protocol = BoundedProtocol(config, ServerState(), {}, _loop=loop, direct=Nothing())
     protocol.connection_made(wire)
     return protocol, wire, loop
 

@@ -57,7 +57,7 @@ async def test_a_worker_that_dies_fails_its_batch_and_is_replaced(caplog: pytest
     batcher = start(EchoEngine(kill))
     with pytest.raises(EngineError, match="died with its worker"):
         await batcher.submit([encoding(POISON), encoding(2)])
-    assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [[4.0, 1.0]]
+    assert (await batcher.submit([encoding(4)])).rows_NC.tolist() == [[4.0, 1.0]]
     assert batcher.alive
     assert batcher.endings == {Ending.ERROR: 2, Ending.OK: 1}
     assert "a worker died" in caplog.text
@@ -99,7 +99,7 @@ async def test_rare_deaths_are_forgiven() -> None:
         with pytest.raises(EngineError):
             await batcher.submit([encoding(POISON)])
         now_s += DEATHS_WITHIN_S / MAX_DEATHS
-    assert (await batcher.submit([encoding(4)])).logits_NC.tolist() == [[4.0, 1.0]]
+    assert (await batcher.submit([encoding(4)])).rows_NC.tolist() == [[4.0, 1.0]]
     batcher.close()
 
 
@@ -132,7 +132,7 @@ async def test_a_thread_killed_from_outside_is_replaced() -> None:
     with pytest.raises(EngineError, match="died with its worker"):
         await running
     opened.set()
-    assert (await waiting).logits_NC.tolist() == [[2.0, 1.0]]
+    assert (await waiting).rows_NC.tolist() == [[2.0, 1.0]]
     assert batcher.alive
     batcher.close()
 
