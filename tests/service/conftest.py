@@ -1,6 +1,8 @@
 """Tiny real bundles and a running app, shared by the tests of the service."""
 
+import asyncio
 import hashlib
+import inspect
 import json
 import socket
 import threading
@@ -117,6 +119,16 @@ def build_manifest(model: str, variant: str, pair: bool, folder: Path) -> dict:
             for name in ("model.onnx", "tokenizer.json", "golden.json")
         },
     }  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """An async test runs in an event loop of its own, and not for ever."""
+    if not inspect.iscoroutinefunction(pyfuncitem.function):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(asyncio.wait_for(pyfuncitem.function(**arguments), timeout=60))
+    return True
 
 
 @pytest.fixture(scope="session")

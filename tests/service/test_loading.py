@@ -1,12 +1,11 @@
 """What runs ends on what it began with, loads stand in nobody's way, and what is unloaded leaves memory."""
 
 import asyncio
-import functools
 import json
 import shutil
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -71,14 +70,6 @@ class GatedEngine(OnnxEngine):
         return super().run(batch, halt)
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*arguments: object, **named: object) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), timeout=60))
-
-    return wrapper
-
-
 @asynccontextmanager
 async def running(models: Path, gate: Gate) -> AsyncIterator[tuple[Serving, Loader]]:
     settings, clock_s = Settings(models=models, threads=1), asyncio.get_running_loop().time
@@ -121,7 +112,6 @@ def soon() -> float:
     return asyncio.get_running_loop().time() + 30
 
 
-@in_loop
 async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Path, write_bundle: WriteBundle) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -145,7 +135,6 @@ async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Pa
         assert predicted.probabilities_NC.tolist() != expected
 
 
-@in_loop
 async def test_an_unload_waits_for_requests_until_its_deadline(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -164,7 +153,6 @@ async def test_an_unload_waits_for_requests_until_its_deadline(models_folder: Pa
         await again
 
 
-@in_loop
 async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -184,7 +172,6 @@ async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
         assert (await loader.unload(SPARSE, soon())).gone
 
 
-@in_loop
 async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -200,7 +187,6 @@ async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Pat
         assert loader.loading == set()
 
 
-@in_loop
 async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -218,7 +204,6 @@ async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Pa
         assert sorted(serving.variants) == [SPARSE]
 
 
-@in_loop
 async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundle: WriteBundle) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -237,7 +222,6 @@ async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundl
         assert (await predict(serving))[0] == SECOND
 
 
-@in_loop
 async def test_a_load_that_is_done_when_the_service_stops_does_not_serve(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -252,7 +236,6 @@ async def test_a_load_that_is_done_when_the_service_stops_does_not_serve(models_
         assert serving.variants is before
 
 
-@in_loop
 async def test_what_still_runs_on_a_former_bundle_is_told_when_the_service_ends(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -267,7 +250,6 @@ async def test_what_still_runs_on_a_former_bundle_is_told_when_the_service_ends(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret of opening"), SystemExit(3)])
-@in_loop
 async def test_whatever_opening_raises_is_told_and_changes_nothing(
     models_folder: Path, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,7 +263,6 @@ async def test_whatever_opening_raises_is_told_and_changes_nothing(
         assert type(error).__name__ in caplog.text
 
 
-@in_loop
 async def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(models_folder: Path) -> None:
     def write(graph: Path) -> OnnxEngine:
         engine = OnnxEngine(graph, threads=1)
@@ -301,7 +282,6 @@ def watches(serving: Serving) -> list[weakref.ref[object]]:
 
 @pytest.mark.parametrize("poisoned", [False, True], ids=["answered", "failed"])
 @pytest.mark.parametrize("reload", [False, True], ids=["unload", "load"])
-@in_loop
 async def test_nothing_holds_what_is_unloaded(models_folder: Path, poisoned: bool, reload: bool) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -319,7 +299,6 @@ async def test_nothing_holds_what_is_unloaded(models_folder: Path, poisoned: boo
         assert [watch() for watch in watched] == [None, None]
 
 
-@in_loop
 async def test_nothing_holds_what_did_not_load(models_folder: Path) -> None:
     opened: list[weakref.ref[object]] = []
 
