@@ -7,30 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from batching import encoding, start
 from service.batcher import Batcher, SilentObserver
 from service.encoding import EncodedBatch, Encoding, FloatArray
 from service.engine import EchoEngine, Halt
 from service.errors import EngineError
 from service.packing import choose_batch
 from service.tickets import Ending
-from service.waiting import BatchLimits
-from service.workers import WorkerPool
 
-LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=8, max_queue_items=8, max_queue_tokens=64)
 GOOD, POISON = (5, 6), (13, 13, 13)
-
-
-def encoding(*ids: int) -> Encoding:
-    return Encoding(input_ids=ids, token_type_ids=(0,) * len(ids), num_tokens_full=len(ids))
-
-
-def start(engine: EchoEngine, **arguments: object) -> Batcher:
-    clock_s = asyncio.get_running_loop().time
-    pool = WorkerPool(1, clock_s)
-    pool.start()
-    batcher = Batcher("reviews/dense", engine, LIMITS, pool=pool, clock_s=clock_s, **arguments)
-    batcher.start()
-    return batcher
 
 
 def broken_packing(lengths: list[int], max_tokens: int, max_items: int) -> list[int]:
