@@ -1,15 +1,15 @@
 """How many bytes may the bodies of all requests together have while they come in and until they are answered?
 
 One body is bounded by `--max-body-bytes`; many connections that send a large one each would fill the memory all the
-same. The first bytes of each count for nothing, so that large bodies do not keep small ones out: the server holds as
-many of every connection anyway. Knows nothing about what is in them.
+same. The first bytes of each count for nothing, so that large bodies do not keep a single text out. Knows nothing about
+what is in them.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import QueueFullError
 
-FREE_BYTES = 65_536
+FREE_BYTES = 4096
 # So many bodies of the largest size.
 LARGEST_BODIES = 64
 
