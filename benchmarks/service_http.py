@@ -119,7 +119,7 @@ def measure(service: Service, requests: list[bytes], connections: int, seconds: 
 
 def tiny_models(folder: Path) -> Path:
     """A folder with the tiny bundle of the tests."""
-    spec = importlib.util.spec_from_file_location("tiny_bundles", HERE / "tests" / "service" / "conftest.py")
+    spec = importlib.util.spec_from_file_location("tiny_bundles", HERE / "tests" / "shared" / "tiny_bundles.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
