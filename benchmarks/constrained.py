@@ -1,6 +1,7 @@
 """Does the service hold its rate on one core with 512 MB, without an error?
 
     python -m benchmarks.constrained --models models --variant sparse-int8
+    python -m benchmarks.constrained --models models --variant sparse-int8 --data-dir data/sst2
 
 Starts `sparsebert serve` under `taskset` and `prlimit --data`, and asks it from the other cores over 1, 16 and
 64 connections in a closed loop, then with lists of 64 long texts. RLIMIT_DATA counts what the process may write
@@ -21,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.http_connections import post
+from benchmarks.servers.texts import read_texts
 from benchmarks.service_http import TEXTS, Measured, Service, measure
 from benchmarks.service_process import started
 
@@ -34,11 +36,13 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="of the service; the clients get the others")
     parser.add_argument("--megabytes", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each number of connections")
+    parser.add_argument("--data-dir", type=Path, help="folder with SST-2, whose sentences are asked, not short ones")
     options = parser.parse_args()
     confined = ["taskset", "--cpu-list", str(options.core), "prlimit", f"--data={options.megabytes * 2**20}"]
     try_limit(confined, options.megabytes)
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {options.core} or {options.core})
-    singles = [post("/v1/predict", json.dumps({"inputs": text}).encode()) for text in TEXTS]
+    asked = read_texts(options.data_dir) if options.data_dir else TEXTS
+    singles = [post("/v1/predict", json.dumps({"inputs": text}).encode()) for text in asked]
     rng = random.Random(0)
     words = " ".join(TEXTS).split()
     texts = [" ".join(rng.choices(words, k=LIST_WORDS)) for _ in range(LIST_TEXTS)]
