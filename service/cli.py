@@ -21,14 +21,16 @@ from fastapi import FastAPI
 
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
+from service.catalog import Catalog
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
 from service.keys import KeyRing
 from service.memory import keep_from_collection
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, open_engine_with
 from service.settings import Settings, read_settings
-from service.variants import Catalog, device_of, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:

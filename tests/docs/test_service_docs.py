@@ -16,18 +16,17 @@ from service.metrics import Metrics
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
-from service.schemas import (
+from service.schemas import CompareRequest, PredictRequest
+from service.settings import Settings, allowed_values, default_text, env_name, flag_name
+from sparsebert.answers import (
     CompareAnswer,
-    CompareRequest,
     FolderAnswer,
     HealthAnswer,
     LoadAnswer,
     ModelsAnswer,
     PredictAnswer,
-    PredictRequest,
     UnloadAnswer,
 )
-from service.settings import Settings, allowed_values, default_text, env_name, flag_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
 
