@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings, flag_name
+from service.arguments import flag_name
+from service.settings import Settings
 from sparsebert.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
