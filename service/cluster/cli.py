@@ -61,7 +61,7 @@ def _tell(planned: Plan, told: Sequence[Told]) -> None:
     if differing:
         raise BundleError(
             f"{len(differing)} of {len(told)} replicas do not serve what is in the models folder, the first: "
-            f"{differing[0]}; its log says why (ray logs), and what it served before it still does"
+            f"{differing[0]}; bring the same bundles to every machine, and run this again"
         )
 
 

@@ -77,9 +77,6 @@ class RayReplica:
     async def check_health(self) -> None:
         self._replica.check_health()
 
-    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        await self._replica.roll(user_config["versions"])
-
     async def numbers(self) -> bytes:
         return await self._replica.numbers()
 

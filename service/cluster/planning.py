@@ -25,10 +25,14 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """Replicas that are all alike; `settings` is what each of them is told, as JSON has it."""
+    """Replicas that are all alike; `settings` is what each of them is told, as JSON has it.
+
+    `versions` is what lies in the models folder for them, by variant (`model/variant`).
+    """
 
     name: str
     settings: dict[str, Any]
+    versions: dict[str, str]
     options: dict[str, Any]
 
     @property
@@ -36,12 +40,6 @@ class Deployment:
         """How many there are at least."""
         scaled = self.options.get("autoscaling_config")
         return int(scaled["min_replicas"] if scaled else self.options["num_replicas"])
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """What they are to serve."""
-        told: dict[str, str] = self.options["user_config"]["versions"]
-        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +73,10 @@ def plan(settings: ClusterSettings, versions: Mapping[VariantName, str]) -> Plan
     for name, version in told.items() if settings.ray_per_variant else ():
         own = _replica_settings(settings) | {"variants": [name], "default_variant": ""}
         per_variant[name] = Deployment(
-            name=deployment_name(name), settings=own, options=_options(settings, {name: version})
+            name=deployment_name(name), settings=own, versions={name: version}, options=_options(settings)
         )
     return Plan(
-        front=Deployment(name=FRONT, settings=_replica_settings(settings), options=_options(settings, told)),
+        front=Deployment(name=FRONT, settings=_replica_settings(settings), versions=told, options=_options(settings)),
         variants=per_variant,
         http_options={
             "host": settings.host,
@@ -98,7 +96,7 @@ def _replica_settings(settings: ClusterSettings) -> dict[str, Any]:
     return own | {"threads": settings.threads or max(1, math.floor(settings.ray_cpus))}
 
 
-def _options(settings: ClusterSettings, versions: dict[str, str]) -> dict[str, Any]:
+def _options(settings: ClusterSettings) -> dict[str, Any]:
     return {
         **_number(settings),
         # A replica refuses what its queue does not hold; more than that it could not admit.
@@ -109,7 +107,6 @@ def _options(settings: ClusterSettings, versions: dict[str, str]) -> dict[str, A
         "graceful_shutdown_timeout_s": settings.drain_timeout_s + REFUSAL_S,
         "max_constructor_retry_count": STARTS,
         "ray_actor_options": {"num_cpus": settings.ray_cpus, "num_gpus": settings.ray_gpus},
-        "user_config": {"versions": versions},
         # The service's own says more, where it is asked for.
         "logging_config": {"enable_access_log": False},
     }

@@ -1,10 +1,8 @@
-"""What is one replica: the app with what it serves, how it is asked how it fares, and how it changes bundles?
+"""What is one replica: the app with what it serves, and how is it asked how it fares?
 
 Knows nothing about Ray.
 """
 
-import asyncio
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,38 +16,31 @@ from service.cli import open_tracer, set_up_logs
 from service.cluster.calling import Answered, Asked, answer, call, without_request_id
 from service.cluster.forwarding import Ask, Forwarding
 from service.cluster.gathering import labelled
-from service.errors import NotEnabledError, NotReadyError, ServiceError
+from service.errors import NotEnabledError, NotReadyError
 from service.loading import Loaded, Loader, Unloaded
 from service.memory import keep_from_collection
 from service.routes.metrics import Gather, own_numbers
 from service.routing import VariantName
 from service.serving import Serving
 from service.settings import Settings
+from sparsebert.errors import BundleError
 
-log = logging.getLogger(__name__)
-
-# Only what bounds a load that does not end.
-LOAD_S = 3600.0
-ALL_AT_ONCE = (
-    "on a cluster all replicas change their bundles together; bring the bundle into the models folder and run "
+ALL_TOGETHER = (
+    "on a cluster all replicas change their bundles; bring the bundle into the models folder and run "
     "`sparsebert serve --ray` again"
 )
 
 
-class RolledLoader(Loader):
-    """Changes what serves only when all replicas do."""
+class FixedLoader(Loader):
+    """Changes nothing: one replica would serve something else than the others."""
 
     async def load(self, name: VariantName, deadline_s: float) -> Loaded:
         del name, deadline_s
-        raise NotEnabledError(ALL_AT_ONCE)
+        raise NotEnabledError(ALL_TOGETHER)
 
     async def unload(self, name: VariantName, deadline_s: float) -> Unloaded:
         del name, deadline_s
-        raise NotEnabledError(ALL_AT_ONCE)
-
-    async def roll(self, name: VariantName) -> Loaded:
-        """Open what lies in the models folder now and let it serve. Raises LoadError, DrainingError."""
-        return await super().load(name, asyncio.get_running_loop().time() + LOAD_S)
+        raise NotEnabledError(ALL_TOGETHER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +63,15 @@ class Replica:
 
     @classmethod
     async def open(cls, settings: Settings, name: str, gather: Gather, asks: Mapping[str, Ask]) -> Self:
-        """Load all; `asks` are the replicas that have a variant of their own. Raises ConfigError, BundleError."""
+        """Load all; `asks` are the replicas that have a variant of their own.
+
+        Raises ConfigError, BundleError, also when a single variant cannot be served: as long as this one does not
+        start, those that serve a former bundle go on.
+        """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         set_up_logs(settings)
         ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
-        app = create_app(settings, ring=ring, tracer=tracer, loader_kind=RolledLoader, gather=gather)
+        app = create_app(settings, ring=ring, tracer=tracer, loader_kind=FixedLoader, gather=gather)
         asgi: ASGIApp = app
         if asks:
             asgi = Forwarding(
@@ -89,6 +84,10 @@ class Replica:
             )
         replica = cls(name, app, asgi)
         await replica._lifespan.__aenter__()
+        failures = replica._serving.failures
+        if failures:
+            await replica.close()
+            raise BundleError("; ".join(f"{name} did not load: {error}" for name, error in failures.items()))
         keep_from_collection()
         return replica
 
@@ -109,18 +108,6 @@ class Replica:
         reasons = self._serving.unhealthy()
         if reasons:
             raise NotReadyError("; ".join(reasons))
-
-    async def roll(self, versions: Mapping[str, str]) -> None:
-        """Load again what the models folder has in another version; what cannot be loaded goes on as it was."""
-        loader: RolledLoader = self._app.state.loader
-        for name, version in versions.items():
-            if self.told().versions.get(name) == version:
-                continue
-            model, variant = name.split("/")
-            try:
-                await loader.roll(VariantName(model=model, variant=variant))
-            except ServiceError as error:
-                log.error("replica %s: %s", self._name, error)
 
     def told(self) -> Told:
         """What it serves now."""
