@@ -39,7 +39,7 @@ clean-models: ## remove the demo's models, checkpoints and half-done runs
 	rm -rf $(RUN) $(MODELS)/demo
 
 constraints: ## pin the versions that pip would choose today
-	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test]'
+	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test,cluster]'
 	{ head -1 constraints.txt; .venv-new/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
 	  grep '^onnxruntime-' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
 	rm -rf .venv-new
