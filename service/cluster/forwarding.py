@@ -58,7 +58,7 @@ class Forwarding:
             return
         read = await _read(receive, self._max_bytes, self._patience_s)
         body = b"".join(message.get("body", b"") for message in read)
-        name = choose(scope, body, self._catalog()) if _is_whole(read) else None
+        name = choose(scope, body, self._catalog()) if _is_whole(read) and len(body) <= self._max_bytes else None
         if name is None or str(name) not in self._asks:
             await self._app(scope, _replayed(read, receive), send)
             return
