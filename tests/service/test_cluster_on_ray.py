@@ -267,6 +267,17 @@ def test_a_variants_replica_that_is_killed_is_told_by_the_front(cluster):
     assert all(answer.headers["retry-after"] == "1" for answer in lost)
 
 
+def test_replicas_are_added_under_load(cluster):
+    from service.cluster import on_ray
+
+    on_ray.deploy(cluster.planned(ray_replicas=1, ray_max_replicas=2, ray_target_requests=1.0))
+    assert len(cluster.replicas()) == 1
+    with load(cluster.url) as running:
+        while len(cluster.replicas()) < 2:  # Ray waits for half a minute
+            running.wait_for(NUM_CLIENTS)
+    assert {answer.status_code for answer in running.answers} == {200}
+
+
 def test_a_folder_without_a_bundle_is_told_with_the_machine(cluster, tmp_path):
     from service.cluster import on_ray
 
@@ -287,3 +298,12 @@ def test_an_address_without_a_cluster_is_told(cluster):
         on_ray.connected(nowhere),
     ):
         pass
+
+
+def test_a_config_file_names_an_application(cluster):
+    from service.cluster import on_ray
+
+    built = on_ray.application({"models": str(cluster.settings.models), "ray_per_variant": True})
+    assert built._bound_deployment.name == "front"
+    with pytest.raises(ConfigError, match="there is no setting 'replicas'; the settings are models, host, "):
+        on_ray.application({"replicas": 2})
