@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource
 from sparsebert.errors import ConfigError
 
 ENV_PREFIX = "SPARSEBERT_"
-METAVARS = {"int": "N", "float": "SECONDS", "Path": "FOLDER"}
+METAVARS = {"int": "N", "float": "N", "Path": "FOLDER"}
 
 Kind = TypeVar("Kind", bound=BaseSettings)
 
@@ -89,11 +89,13 @@ def _parser(kind: type[BaseSettings]) -> argparse.ArgumentParser:
         if field.annotation is bool:
             parser.add_argument(flag_name(name), action="store_true", help=text)
         else:
-            parser.add_argument(flag_name(name), metavar=_metavar(field), help=text)
+            parser.add_argument(flag_name(name), metavar=_metavar(name, field), help=text)
     return parser
 
 
-def _metavar(field: FieldInfo) -> str:
+def _metavar(name: str, field: FieldInfo) -> str:
+    if name.endswith("_s"):
+        return "SECONDS"
     return METAVARS.get(str(getattr(field.annotation, "__name__", "")), "WORD")
 
 
