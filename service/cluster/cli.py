@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType, ModuleType
 
 from service.arguments import read
@@ -28,14 +29,14 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     settings = read(ClusterSettings, with_address(arguments), environment)
     set_up_logs(settings)
     ray = import_ray()
-    settings = settings.model_copy(update={"models": settings.models.resolve()})
+    settings = settings.model_copy(update=absolute(settings))
     planned = plan(settings, read_versions(settings))
     if settings.ray == LOCAL:
         bind(settings.host, settings.port).close()
     with ray.connected(settings):
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, _end)
-        _check_room(settings, planned, ray.cpus())
+        check_room(settings, planned, ray.cpus())
         _tell(planned, ray.deploy(planned))
         log.info("serving on http://%s:%d/ of every machine that has a replica", settings.host, settings.port)
         if settings.ray == LOCAL:
@@ -51,6 +52,13 @@ def import_ray() -> ModuleType:
             f"--ray needs: pip install 'sparsebert[cluster]', on every machine of the cluster "
             f"(the package {error.name!r} is missing)"
         ) from error
+
+
+def absolute(settings: ClusterSettings) -> dict[str, object]:
+    """What names files, as replicas find them, which run elsewhere."""
+    words = {name: getattr(settings, name) for name in ("api_keys", "device_cache")}
+    named: dict[str, object] = {name: str(Path(word).resolve()) for name, word in words.items() if word}
+    return {"models": settings.models.resolve(), **named}
 
 
 def _tell(planned: Plan, told: Sequence[Told]) -> None:
@@ -77,8 +85,8 @@ def differences(planned: Plan, told: Sequence[Told]) -> list[str]:
     return sentences
 
 
-def _check_room(settings: ClusterSettings, planned: Plan, cpus: float) -> None:
-    """A cluster may grow when it has no room, and this machine does not."""
+def check_room(settings: ClusterSettings, planned: Plan, cpus: float) -> None:
+    """A cluster may grow when it has no room, and this machine does not. Raises ConfigError."""
     needed = planned.num_replicas * settings.ray_cpus
     if needed <= cpus:
         return

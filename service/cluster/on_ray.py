@@ -40,6 +40,7 @@ from sparsebert.errors import BundleError, ConfigError, SparseBertError
 APP = "sparsebert"
 # Prometheus gives up after 10 s.
 TELL_S = 5.0
+DEPLOYED_S = 60.0
 STORE_BYTES = 80_000_000  # the least that Ray takes is 75 MB, and nothing of the service is in it
 # Ray tells nobody of us, and what answers requests does not stand back behind other processes.
 LOCAL_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -150,7 +151,10 @@ def deploy(planned: Plan) -> list[Told]:
     except RuntimeError as error:
         raise BundleError(f"the cluster cannot serve this: {_reason()}") from error
     handles = [serve.get_deployment_handle(name, APP) for name in planned.names]
-    return [one for handle in handles for one in handle.broadcast("told").results(timeout_s=TELL_S)]
+    try:
+        return [one for handle in handles for one in handle.broadcast("told").results(timeout_s=DEPLOYED_S)]
+    except (TimeoutError, RayActorError) as error:
+        raise BundleError("a replica that started does not tell what it serves; run this again") from error
 
 
 def _reason() -> str:

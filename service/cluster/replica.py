@@ -6,7 +6,7 @@ Knows nothing about Ray.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,6 +24,9 @@ from service.routing import VariantName
 from service.serving import Serving
 from service.settings import Settings
 from sparsebert.errors import BundleError
+
+if TYPE_CHECKING:
+    from service.tracing import OtelTracer
 
 ALL_TOGETHER = (
     "on a cluster all replicas change their bundles; bring the bundle into the models folder and run "
@@ -55,10 +58,11 @@ class Told:
 class Replica:
     """Create it with `open`, inside the event loop."""
 
-    def __init__(self, name: str, app: FastAPI, asgi: ASGIApp) -> None:
+    def __init__(self, name: str, app: FastAPI, asgi: ASGIApp, tracer: "OtelTracer | None") -> None:
         self._name = name
         self._app = app
         self._asgi = asgi
+        self._tracer = tracer
         self._lifespan = app.router.lifespan_context(app)
 
     @classmethod
@@ -82,7 +86,7 @@ class Replica:
                 max_bytes=settings.max_body_bytes,
                 patience_s=settings.request_timeout_s,
             )
-        replica = cls(name, app, asgi)
+        replica = cls(name, app, asgi, tracer)
         await replica._lifespan.__aenter__()
         failures = replica._serving.failures
         if failures:
@@ -94,6 +98,8 @@ class Replica:
     async def close(self) -> None:
         """Stop; whatever still waits is told so."""
         await self._lifespan.__aexit__(None, None, None)
+        if self._tracer is not None:
+            self._tracer.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request that came through Ray's proxy."""

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from service.arguments import read
+from service.cli import main as serve
 from service.cluster import cli
 from service.cluster.calling import Answered, Asked, call, without_request_id
 from service.cluster.forwarding import Forwarding, choose
@@ -157,7 +158,26 @@ def test_nothing_listens_at_an_address():
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_a_missing_ray_is_told_with_its_extra(models_folder):
     with pytest.raises(MissingExtraError, match=r"--ray needs: pip install 'sparsebert\[cluster\]', on every machine"):
-        cli.main(["--ray", "--models", str(models_folder)], {})
+        serve(["--ray", "--models", str(models_folder)])
+
+
+def test_replicas_without_room_are_refused_here_and_may_wait_elsewhere(caplog):
+    settings = ClusterSettings(ray_replicas=3, ray_cpus=0.5)
+    cli.check_room(settings, plan(settings, VERSIONS), 1.5)
+    with pytest.raises(ConfigError, match=r"^3 replicas of 0.5 CPUs need 1.5, and Ray has 1; lower --ray-cpus or"):
+        cli.check_room(settings, plan(settings, VERSIONS), 1.0)
+    there = settings.model_copy(update={"ray": "auto"})
+    cli.check_room(there, plan(there, VERSIONS), 1.0)
+    assert "or add machines: until then replicas wait" in caplog.text
+
+
+def test_replicas_get_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.absolute(ClusterSettings()) == {"models": tmp_path / "models"}
+    assert cli.absolute(ClusterSettings(api_keys="keys")) == {
+        "models": tmp_path / "models",
+        "api_keys": f"{tmp_path}/keys",
+    }
 
 
 # What clients see when Ray ends a request.
