@@ -5,7 +5,8 @@ r"""What does Ray Serve cost, and what does a second replica give on the same ma
         --python venvs/cluster/bin/python --output runs/cluster
 
 The same bundle behind one process without Ray with --threads 1 and with --threads 2, and behind Ray with one and
-with two replicas of one thread each; in turns, one at a time, so that each ratio is of one round. Writes
+with two replicas of one thread each, with Ray's proxy and with HAProxy in its place; in turns, one at a time, so that
+each ratio is of one round. Writes
 `cells.jsonl` and `table.md`.
 """
 
@@ -15,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,11 +27,29 @@ from benchmarks.servers.registry import OURS, SERVERS
 from benchmarks.servers.texts import read_texts
 
 BASELINE = "one process, 1 thread"
-WAYS: dict[str, Sequence[str]] = {
-    BASELINE: ["--threads", "1"],
-    "one process, 2 threads": ["--threads", "2"],
-    "Ray, 1 replica": ["--ray", "local", "--ray-replicas", "1", "--ray-cpus", "1"],
-    "Ray, 2 replicas": ["--ray", "local", "--ray-replicas", "2", "--ray-cpus", "1"],
+HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How the service is started."""
+
+    flags: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def _on_ray(replicas: int, **environment: str) -> Way:
+    flags = ["--ray", "local", "--ray-replicas", str(replicas), "--ray-cpus", "1"]
+    return Way(flags=flags, environment={"RAY_AUTH_MODE": "disabled", **environment})
+
+
+WAYS = {
+    BASELINE: Way(flags=["--threads", "1"], environment={}),
+    "one process, 2 threads": Way(flags=["--threads", "2"], environment={}),
+    "Ray, 1 replica": _on_ray(1),
+    "Ray, 2 replicas": _on_ray(2),
+    "Ray with HAProxy, 1 replica": _on_ray(1, **HAPROXY),
+    "Ray with HAProxy, 2 replicas": _on_ray(2, **HAPROXY),
 }
 CONNECTIONS = (1, 16, 64)
 SETTLE_S = 2.0
@@ -96,9 +116,9 @@ def _start(way: str, options: argparse.Namespace) -> Running:
     bundle = options.bundle.resolve()
     command = [
         str(options.python.absolute()), "-m", "sparsebert", "serve", "--models", str(bundle.parents[1]),
-        "--variants", f"{bundle.parent.name}/{bundle.name}", "--port", str(port), *WAYS[way],
+        "--variants", f"{bundle.parent.name}/{bundle.name}", "--port", str(port), *WAYS[way].flags,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **WAYS[way].environment}
     return launch(SERVERS[OURS], port, command, environment, options.output / "server.log")
 
 
