@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.context import _get_global_client
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +26,7 @@ from service.arguments import checked
 from service.cluster.calling import Answered, Asked
 from service.cluster.forwarding import Ask
 from service.cluster.gathering import merged
-from service.cluster.planning import Deployment, Plan, plan
+from service.cluster.planning import GRACE_S, Deployment, Plan, plan
 from service.cluster.proxy import PROXY_ENVIRONMENT
 from service.cluster.reaching import reach
 from service.cluster.refusing import BUSY, LOST, NONE_THERE
@@ -145,7 +146,7 @@ def cpus() -> float:
 
 def deploy(planned: Plan) -> list[Told]:
     """Tell Ray, wait until every replica is there, and tell what each serves. Raises BundleError, ConfigError."""
-    serve.start(http_options=planned.http_options)
+    _listen(planned.http_options)
     try:
         serve.run(build(planned), name=APP, route_prefix="/")
     except RuntimeError as error:
@@ -155,6 +156,25 @@ def deploy(planned: Plan) -> list[Told]:
         return [one for handle in handles for one in handle.broadcast("told").results(timeout_s=DEPLOYED_S)]
     except (TimeoutError, RayActorError) as error:
         raise BundleError("a replica that started does not tell what it serves; run this again") from error
+
+
+def _listen(wanted: Mapping[str, Any]) -> None:
+    """Start the proxies; where Serve ran already Ray passes over what it is told of them. Raises ConfigError."""
+    try:
+        serve.start(http_options=wanted)
+    except (RuntimeError, TimeoutError) as error:
+        serve.shutdown()  # it was not there before
+        raise ConfigError(
+            f"Ray's proxy cannot listen on {wanted['host']}:{wanted['port']} of every machine: "
+            f"{str(error).splitlines()[-1]} Stop what listens there or choose another --port"
+        ) from error
+    there = _get_global_client().http_config
+    differing = [f"{name} {getattr(there, name)}" for name, value in wanted.items() if getattr(there, name) != value]
+    if differing:
+        raise ConfigError(
+            f"Ray Serve runs on this cluster already, and its proxies have {', '.join(differing)}; give --host, --port "
+            f"and --request-timeout-s (which is {GRACE_S:g} s less) to fit, or end it first: serve shutdown"
+        )
 
 
 def _reason() -> str:

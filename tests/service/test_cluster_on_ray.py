@@ -289,6 +289,13 @@ def test_a_folder_without_a_bundle_is_told_with_the_machine(cluster, tmp_path):
         on_ray.deploy(planned)
 
 
+def test_another_port_than_that_of_the_proxies_is_refused(cluster):
+    from service.cluster import on_ray
+
+    with pytest.raises(ConfigError, match=f"its proxies have port {cluster.settings.port}; give --host, --port"):
+        on_ray.deploy(cluster.planned(port=free_port()))
+
+
 def test_an_address_without_a_cluster_is_told(cluster):
     from service.cluster import on_ray
 
