@@ -10,7 +10,7 @@ MODELS := models
 VARIANTS := dense sparse sparse-int8
 BUNDLES := $(VARIANTS:%=$(MODELS)/demo/%/manifest.json)
 
-.PHONY: demo models serve test lint check clean-models constraints help
+.PHONY: demo models serve test lint check clean-models dashboards constraints system-deps help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # `demo` serves when everything is made, whatever MAKEFLAGS says
 
@@ -35,8 +35,14 @@ lint: | $(VENV)/.test ## ruff, mypy --strict, import-linter
 
 check: lint test ## lint and test
 
+system-deps: ## Debian's prometheus, with apt-get, for the tests that start one; without it they are skipped
+	@tests/system-deps.sh
+
 clean-models: ## remove the demo's models, checkpoints and half-done runs
 	rm -rf $(RUN) $(MODELS)/demo
+
+dashboards: | $(VENV)/.test ## write Grafana's dashboards anew
+	$(BIN)/python -m deploy.grafana
 
 constraints: ## pin the versions that pip would choose today
 	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test,cluster]'

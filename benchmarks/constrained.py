@@ -1,6 +1,7 @@
 """Does the service hold its rate on one core with 512 MB, without an error?
 
     python -m benchmarks.constrained --models models --variant sparse-int8
+    python -m benchmarks.constrained --models models --variant sparse-int8 --data-dir data/sst2
 
 Starts `sparsebert serve` under `taskset` and `prlimit --data`, and asks it from the other cores over 1, 16 and
 64 connections in a closed loop, then with lists of 64 long texts. RLIMIT_DATA counts what the process may write
@@ -16,14 +17,14 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from benchmarks.http_connections import post
+from benchmarks.servers.texts import read_texts
 from benchmarks.service_http import TEXTS, Measured, Service, measure
+from benchmarks.service_process import started
 
 LIST_TEXTS, LIST_WORDS = 64, 100
 
@@ -35,16 +36,19 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=0, help="of the service; the clients get the others")
     parser.add_argument("--megabytes", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each number of connections")
+    parser.add_argument("--data-dir", type=Path, help="folder with SST-2, whose sentences are asked, not short ones")
     options = parser.parse_args()
     confined = ["taskset", "--cpu-list", str(options.core), "prlimit", f"--data={options.megabytes * 2**20}"]
     try_limit(confined, options.megabytes)
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {options.core} or {options.core})
-    singles = [post("/v1/predict", json.dumps({"inputs": text}).encode()) for text in TEXTS]
+    asked = read_texts(options.data_dir) if options.data_dir else TEXTS
+    singles = [post("/v1/predict", json.dumps({"inputs": text}).encode()) for text in asked]
     rng = random.Random(0)
     words = " ".join(TEXTS).split()
     texts = [" ".join(rng.choices(words, k=LIST_WORDS)) for _ in range(LIST_TEXTS)]
     lists = [post("/v1/predict", json.dumps({"inputs": texts, "truncate": True}).encode())]
-    with served(confined, options.models, options.variant) as service:
+    with started(options.models, "--variants", options.variant, under=confined) as process:
+        service = Service(port=process.port, process=psutil.Process(process.process.pid))
         measure(service, singles, 4, 2.0)
         for connections in (1, 16, 64):
             tell(f"{connections} connections", 1, measure(service, singles, connections, options.seconds))
@@ -65,21 +69,6 @@ def try_limit(confined: list[str], megabytes: int) -> None:
     if tried.stdout.strip() != "1" or "MemoryError" not in tried.stderr:
         sys.exit(f"the limits of one core and {megabytes} MB do not bite here: {tried.stdout}{tried.stderr}")
     print(f"one core, {megabytes} MB of RLIMIT_DATA; {megabytes} MB at once are refused with a MemoryError")
-
-
-@contextmanager
-def served(confined: list[str], models: Path, variant: str) -> Iterator[Service]:
-    command = [*confined, sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", "0"]
-    with subprocess.Popen([*command, "--variants", variant], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            told = (re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line) for line in process.stderr)
-            found = next((one for one in told if one), None)
-            if found is None:
-                sys.exit("the service did not start; run it by hand to see why")
-            yield Service(port=int(found[1]), process=psutil.Process(process.pid))
-        finally:
-            process.terminate()
 
 
 def peak_bytes(process: psutil.Process) -> int:

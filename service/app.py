@@ -1,17 +1,12 @@
-"""How are the parts put together into one ASGI app, and which status does each error get?
+"""How are the parts put together into one ASGI app?"""
 
-The only place where an error meets a status code.
-"""
-
-import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
@@ -20,75 +15,31 @@ from starlette.types import ASGIApp
 from service import access
 from service.asking import TIMEOUT_HEADER
 from service.bundles import OpenEngine
-from service.counted import Rejection
-from service.direct import DirectRoutes
+from service.catalog import Catalog
+from service.direct import DirectRoutes, Route
 from service.draining import Drain
-from service.errors import (
-    STOPPING,
-    BodyTooLargeError,
-    ClientGoneError,
-    DrainingError,
-    EngineError,
-    ForbiddenError,
-    LoadError,
-    MalformedError,
-    NotEnabledError,
-    NotReadyError,
-    OverloadError,
-    QueueFullError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ServiceError,
-    TooLongError,
-    TooManyError,
-    UnauthenticatedError,
-    UnknownVariantError,
-)
-from service.gate import Gate
+from service.errors import ServiceError
+from service.gate import Gate, GateLayer
 from service.headers import headers_by_path
+from service.holding import LARGEST_BODIES, HeldBodies, Room
 from service.keys import KeyRing, read_keys
+from service.ledger import METHODS, OTHER_METHOD, UNMATCHED, Ledger, Tracer
 from service.loading import Loader
 from service.metrics import Metrics
-from service.middleware import METHODS, OTHER_METHOD, UNMATCHED, RequestEnvelope, Tracer
+from service.middleware import RequestEnvelope
 from service.oip.tensors import HEADER
 from service.openapi import describe
+from service.opening import open_engine_with
 from service.rates import read_rate
+from service.refusing import ERROR_STATUS, refusal, refused, rejection, stopping, unexpected
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
 from service.routes.metrics import Gather, own_numbers
-from service.schemas import ErrorAnswer
+from service.routes.v2 import infer
 from service.serving import Serving
 from service.settings import Settings
-from service.variants import Catalog, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert import __version__
 
-log = logging.getLogger(__name__)
-
-ERROR_STATUS: dict[type[ServiceError], int] = {
-    MalformedError: 400,
-    UnauthenticatedError: 401,
-    ForbiddenError: 403,
-    NotEnabledError: 403,
-    UnknownVariantError: 404,
-    LoadError: 409,
-    BodyTooLargeError: 413,
-    TooLongError: 422,
-    TooManyError: 422,
-    QueueFullError: 429,
-    RateLimitedError: 429,
-    ClientGoneError: 499,
-    EngineError: 500,
-    NotReadyError: 503,
-    DrainingError: 503,
-    RequestTimeoutError: 504,
-}
-REJECTIONS: dict[type[ServiceError], Rejection] = {
-    QueueFullError: Rejection.QUEUE_FULL,
-    RateLimitedError: Rejection.RATE_LIMITED,
-    RequestTimeoutError: Rejection.DEADLINE,
-    BodyTooLargeError: Rejection.BODY_TOO_LARGE,
-    DrainingError: Rejection.DRAINING,
-    NotReadyError: Rejection.NOT_READY,
-}
 # What pages of other origins may send and read, where --cors-origins lets them.
 CORS_SENT = ("Authorization", "Content-Type", "X-API-Key", "X-Request-Id", TIMEOUT_HEADER, HEADER)
 CORS_READ = ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id", HEADER)
@@ -102,6 +53,11 @@ ROUTERS = (
     admin.router,
     *v2.ROUTERS,
 )
+# What is answered past the framework when it comes whole.
+DIRECT = {
+    path: Route(template=path, handler=handler)
+    for path, handler in (("/v1/predict", predict.answer), ("/v1/compare", compare.answer))
+}
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
     ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
@@ -140,6 +96,7 @@ def create_app(
         serving.start()
         loader = loader_kind(serving, opener)
         app.state.serving, app.state.loader = serving, loader
+        app.state.direct.begin(serving)
         app.state.gather = gather or partial(own_numbers, serving)
         yield
         await loader.close()
@@ -159,8 +116,20 @@ def create_app(
     )
     for router in ROUTERS:
         app.include_router(router)
+    rate = read_rate(settings.rate_limit) if settings.rate_limit else None
+    gate = Gate(ring=keys, rate=rate, clock_s=time.monotonic)
+    ledger = Ledger(
+        metrics=measured,
+        paths=PATHS,
+        headers=headers_by_path(page.CONTENT),
+        clock_s=time.monotonic,
+        tracer=tracer,
+        access=access.write if settings.access_log else None,
+    )
+    app.state.direct = DirectRoutes(find_direct, gate=gate, ledger=ledger)
     frameworks_own = app.build_middleware_stack
-    around = partial(_around, settings=settings, keys=keys, measured=measured, tracer=tracer)
+    room = Room(LARGEST_BODIES * settings.max_body_bytes)
+    around = partial(_around, gate=gate, ledger=ledger, room=room, cors_origins=settings.cors_origins)
     app.build_middleware_stack = lambda: around(frameworks_own())  # type: ignore[method-assign]
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
@@ -170,54 +139,36 @@ def create_app(
     return app
 
 
-def _around(
-    frameworks_own: ASGIApp, *, settings: Settings, keys: KeyRing, measured: Metrics, tracer: Tracer | None
-) -> ASGIApp:
-    """Ours around the framework's own layers, of which the routes that are asked all day need none."""
-    inside: ASGIApp = DirectRoutes(frameworks_own, routes=direct_routes(), refuse=_on_service_error)
-    rate = read_rate(settings.rate_limit) if settings.rate_limit else None
-    inside = Gate(inside, ring=keys, rate=rate, refuse=_on_service_error, routes=all_routes(), clock_s=time.monotonic)
-    if settings.cors_origins:
+def _around(frameworks_own: ASGIApp, *, gate: Gate, ledger: Ledger, room: Room, cors_origins: Sequence[str]) -> ASGIApp:
+    """Ours around the framework's own layers."""
+    held = HeldBodies(frameworks_own, room)
+    inside: ASGIApp = GateLayer(held, gate=gate, refuse=_on_service_error, routes=all_routes())
+    if cors_origins:
         inside = CORSMiddleware(
             inside,
-            allow_origins=settings.cors_origins,
+            allow_origins=cors_origins,
             allow_methods=METHODS,
             allow_headers=CORS_SENT,
             expose_headers=CORS_READ,
         )
-    return RequestEnvelope(
-        inside,
-        metrics=measured,
-        paths=PATHS,
-        headers=headers_by_path(page.CONTENT),
-        fail=_unexpected,
-        stop=_stopping,
-        clock_s=time.monotonic,
-        tracer=tracer,
-        access=access.write if settings.access_log else None,
+    fail, stop = (
+        (lambda request_id: reach.response(unexpected(request_id))),
+        (lambda request_id: reach.response(stopping(request_id))),
     )
+    return RequestEnvelope(inside, ledger=ledger, fail=fail, stop=stop)
 
 
 async def _on_service_error(request: Request, error: ServiceError) -> Response:
-    status = ERROR_STATUS[type(error)]
-    # A probe of health that is told "not ready" is no refused request.
-    if type(error) in REJECTIONS and (request.method == "POST" or isinstance(error, RateLimitedError)):
-        reach.serving(request).metrics.on_rejection(REJECTIONS[type(error)])
-    if status == 500:
-        log.error("request %s failed", request.state.request_id, exc_info=error)
-        return _unexpected(request.state.request_id)
-    headers = {}
-    if status in (429, 503) and isinstance(error, OverloadError):
-        headers["Retry-After"] = str(error.retry_after_s)
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return _refusal(status, str(error), request.state.request_id, headers)
+    reason = rejection(error, request.method)
+    if reason is not None:
+        reach.serving(request).metrics.on_rejection(reason)
+    return reach.response(refusal(error, request.state.request_id))
 
 
 async def _on_exception(request: Request, error: Exception) -> Response:
     """What nobody expected; the framework raises it again, and the envelope logs it."""
     del error
-    return _unexpected(request.state.request_id)
+    return reach.response(unexpected(request.state.request_id))
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
@@ -227,21 +178,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
         404: f"there is no path {path!r}; GET /docs lists them all",
         405: f"{path} does not answer {request.method}; it answers {(error.headers or {}).get('Allow', 'others')}",
     }.get(error.status_code, str(error.detail))
-    return _refusal(error.status_code, sentence, request.state.request_id, error.headers)
-
-
-def _unexpected(request_id: str) -> Response:
-    """Tells nothing of the exception: that is in the log, under the same id."""
-    return _refusal(500, "the service failed on this request; its log tells more under the request id", request_id)
-
-
-def _stopping(request_id: str) -> Response:
-    headers = {"Retry-After": str(DrainingError.retry_after_s)}
-    return _refusal(ERROR_STATUS[DrainingError], STOPPING, request_id, headers)
-
-
-def _refusal(status: int, sentence: str, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    return reach.json(ErrorAnswer(error=sentence, request_id=request_id), status=status, headers=headers)
+    return reach.response(refused(error.status_code, sentence, request.state.request_id, error.headers))
 
 
 def load_keys(settings: Settings) -> KeyRing:
@@ -254,9 +191,9 @@ def all_routes() -> list[BaseRoute]:
     return [route for router in ROUTERS for route in router.routes]
 
 
-def direct_routes() -> list[APIRoute]:
-    """The routes that are asked all day."""
-    return [route for one in (predict.router, compare.router) for route in one.routes if isinstance(route, APIRoute)]
+def find_direct(path: str) -> Route | None:
+    """Who answers a whole POST to this path past the framework, if anybody."""
+    return DIRECT.get(path) or infer.find_direct(path)
 
 
 def label_sets() -> list[tuple[str, str]]:

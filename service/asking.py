@@ -1,20 +1,21 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
 Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
-`middleware`, `openapi`, `app`, `cli` and `routes/`.
+`holding`, `middleware`, `openapi`, `app`, `cli` and `routes/`.
 """
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Message
 
+from service.deadlines import Deadline, of_service
 from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, RequestTimeoutError
-from service.stepping import Done, begin
 
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
+TIMEOUT = TIMEOUT_HEADER.lower().encode()
 MAX_TIMEOUT_MS = 3_600_000
 LEFT = "the client left before its answer was ready"
 
@@ -30,6 +31,12 @@ def read_timeout_s(value: str) -> float:
     )
 
 
+def read_deadline(wish: str | None, now_s: float, limit_s: float) -> Deadline:
+    """When a request that begins now must be answered: its wish in that header, or the limit. Raises MalformedError."""
+    limit = of_service(now_s, limit_s)
+    return limit if wish is None else limit.or_sooner(now_s, read_timeout_s(wish), TIMEOUT_HEADER)
+
+
 async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> bytes:
     """The whole body: its announced length is judged before it comes in, and it is counted while it does.
 
@@ -40,21 +47,15 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
         raise MalformedError("the body has a Content-Encoding; send it plain")
     if is_longer(request.headers.get("content-length", ""), max_bytes):
         raise too_large(max_bytes)
-    first = begin(_receive(request))
-    if isinstance(first, Done):
-        message = first.value
-    else:
-        message = await _in_time(first.rest(), deadline_s)
-    body: bytes = message.get("body", b"")
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
-    if not message.get("more_body", False):
-        return body
-    return await _in_time(_rest_of_body(request, body, max_bytes), deadline_s)
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            return await _whole_body(request, max_bytes)
+    except TimeoutError as error:
+        raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
 
 
-async def _rest_of_body(request: Request, first: bytes, max_bytes: int) -> bytes:
-    body, more = bytearray(first), True
+async def _whole_body(request: Request, max_bytes: int) -> bytes:
+    body, more = bytearray(), True
     while more:
         message = await _receive(request)
         body += message.get("body", b"")
@@ -64,23 +65,11 @@ async def _rest_of_body(request: Request, first: bytes, max_bytes: int) -> bytes
     return bytes(body)
 
 
-async def _next_message(request: Request) -> Message:
-    return await request.receive()
-
-
 async def _receive(request: Request) -> Message:
     message = await request.receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError("the client left before its request was complete")
     return message
-
-
-async def _in_time(work: Coroutine[Any, Any, Answer], deadline_s: float) -> Answer:
-    try:
-        async with asyncio.timeout_at(deadline_s):
-            return await work
-    except TimeoutError as error:
-        raise RequestTimeoutError("the body did not arrive in time; send it faster") from error
 
 
 def is_longer(announced: str, max_bytes: int) -> bool:
@@ -96,28 +85,23 @@ def too_large(max_bytes: int) -> BodyTooLargeError:
 
 
 async def unless_caller_leaves(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run `work`; cancel it when the caller disconnects. Call only after the body was read.
+    """Run `work`; cancel it when the caller disconnects, and do not begin it when that happened already.
 
-    Raises ClientGoneError then.
+    Call only after the body was read. Raises ClientGoneError then.
     """
-    working, gone = cast("asyncio.Task[Any]", asyncio.current_task()), False
-
-    def on_gone() -> None:
-        nonlocal gone
-        gone = True
-        working.cancel()
-
     # After the body nothing comes but the news that the caller left.
-    coming = begin(_next_message(request))
-    if isinstance(coming, Done):
+    leaving = asyncio.ensure_future(request.receive())
+    await asyncio.sleep(0)
+    if leaving.done():
         work.close()
         raise ClientGoneError(LEFT)
-    give_up = coming.watch(on_gone)
+    working = asyncio.create_task(work)
     try:
-        return await work
-    except asyncio.CancelledError as error:
-        if gone and working.uncancel() == 0:
-            raise ClientGoneError(LEFT) from error
-        raise
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGoneError(LEFT)
+        return working.result()
     finally:
-        give_up()
+        leaving.cancel()
+        working.cancel()
+        await asyncio.wait((working, leaving))

@@ -30,7 +30,7 @@ from service.errors import (
 )
 from service.packing import choose_batch
 from service.probabilities import check_logits
-from service.tickets import Answer, Batch, BatchTimes, Ending, Entry, Ticket
+from service.tickets import Answer, Batch, BatchTimes, Ending, Entry, Row, Ticket
 from service.waiting import BatchLimits, Packing, Queue, Taken
 from service.workers import WorkerPool
 
@@ -63,6 +63,7 @@ class Batcher:
         clock_s: Callable[[], float],
         observer: BatchObserver | None = None,
         packing: Packing = choose_batch,
+        read: Callable[[FloatArray], Row] = lambda logits_BC: logits_BC,
     ) -> None:
         self.name = name
         self._late = f"{name} did not answer in time"
@@ -72,6 +73,7 @@ class Batcher:
         self._limits = limits
         self._pool = pool
         self._clock_s = clock_s
+        self._read = read
         self._observer: BatchObserver = observer or SilentObserver()
         self._queue = Queue(limits, packing)
         self._open: dict[Ticket, None] = {}
@@ -105,7 +107,7 @@ class Batcher:
         self._pool.add(self._queue, self)
 
     async def submit(self, encodings: Sequence[Encoding], deadline_s: float = inf) -> Answer:
-        """Logits of all `encodings`, in order; `deadline_s` is in the time of the clock.
+        """What is read in the logits of all `encodings`, in order; `deadline_s` is in the time of the clock.
 
         Raises QueueFullError, TooManyError or NotReadyError before admission; EngineError, RequestTimeoutError,
         NotReadyError or DrainingError after it. Cancelling the call drops what still waits.
@@ -170,7 +172,7 @@ class Batcher:
                 f"(limits {limits.max_queue_items} and {limits.max_queue_tokens}); try again later"
             )
 
-    def _finish(self, batch: Batch, rows: list[FloatArray], infer_s: float) -> None:
+    def _finish(self, batch: Batch, rows: list[Row], infer_s: float) -> None:
         times = BatchTimes(began_s=batch.began_s, infer_s=infer_s, num_items=len(batch.entries))
         for ticket in {entry.ticket: None for entry in batch.entries}:
             ticket.infer_s += infer_s
@@ -229,11 +231,11 @@ class Batcher:
             padded = pad([entry.encoding for entry in batch.entries])
             logits_BC = self._engine.run(padded, batch.halt)
             check_logits(logits_BC, len(batch.entries))
-            rows = list(logits_BC)
+            infer_s = self._clock_s() - batch.began_s
+            rows = list(self._read(logits_BC))
         except Exception as error:  # noqa: BLE001 - whatever the engine raises must fail its batch and nothing else
             self.tell_failed(batch, f"failed on a batch of {len(batch.entries)} texts", error)
             return
-        infer_s = self._clock_s() - batch.began_s
         self._tell(self._observer.on_batch, padded, infer_s)
         self._in_loop(self._finish, batch, rows, infer_s)
 

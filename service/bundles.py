@@ -5,6 +5,7 @@ Opens one bundle and tests it. Knows nothing about other bundles, queues or HTTP
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ class LoadedBundle:
     memory_bytes: int
     gpu_memory_bytes: int | None = None
 
-    @property
+    @cached_property
     def name(self) -> VariantName:
         return VariantName(model=self.manifest.name, variant=self.manifest.variant)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,15 +21,17 @@ from fastapi import FastAPI
 
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
+from service.catalog import Catalog
 from service.cluster.words import asks_for_cluster
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
 from service.keys import KeyRing
 from service.memory import keep_from_collection
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, open_engine_with
 from service.settings import Settings, read_settings
-from service.variants import Catalog, device_of, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -71,20 +74,8 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     try:
         drain = Drain(settings.drain_timeout_s)
         app = _load_app(settings, open_engine, listener, drain, ring, tracer)
-        config = uvicorn.Config(
-            app,
-            http=BoundedProtocol,
-            ws="none",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            lifespan="on",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        )
         server = DrainingServer(
-            config,
+            server_config(app),
             drain,
             end_requests=lambda: app.state.serving.close(),
             died=lambda: app.state.serving.workers.dead,
@@ -101,6 +92,22 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
         if tracer is not None:
             tracer.close()
     log.info("stopped")
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the app."""
+    return uvicorn.Config(
+        app,
+        http=partial(BoundedProtocol, direct=app.state.direct),  # type: ignore[arg-type]
+        ws="none",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
+    )
 
 
 def set_up_logs(settings: Settings) -> None:

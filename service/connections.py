@@ -7,14 +7,14 @@ read, would hold a connection for ever. Knows nothing about what is asked.
 from asyncio import Transport
 from collections.abc import Iterable
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from service.whole import WholeProtocol
 
 MAX_HEAD_BYTES = 65_536
 # A body that is late gets an answer first.
 GRACE_S = 1.0
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(WholeProtocol):
     """One connection of uvicorn's, which counts bytes that belong to no body and no complete head."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]

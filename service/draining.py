@@ -3,9 +3,6 @@
 Knows nothing about signals, HTTP or batchers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from service.errors import STOPPING, DrainingError
 
 REFUSAL_S = 1.0
@@ -38,13 +35,14 @@ class Drain:
             self.num_inflight == 0 or now_s - self._began_s >= self._timeout_s + REFUSAL_S
         )
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """While the block runs a request is in flight. Raises DrainingError once the drain has begun."""
+    def admitted(self) -> "Drain":
+        """While a block of this runs a request is in flight. Raises DrainingError once the drain has begun."""
         if self.draining:
             raise DrainingError(STOPPING)
+        return self
+
+    def __enter__(self) -> None:
         self.num_inflight += 1
-        try:
-            yield
-        finally:
-            self.num_inflight -= 1
+
+    def __exit__(self, *error: object) -> None:
+        self.num_inflight -= 1

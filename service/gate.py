@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import keys
 from service.errors import ForbiddenError, NotEnabledError, RateLimitedError, ServiceError, UnauthenticatedError
+from service.exchange import RawHeaders
 from service.keys import Key, KeyRing
 from service.rates import Bucket, Rate, read_rate
 
@@ -36,43 +37,20 @@ Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
 
 
 class Gate:
-    """ASGI middleware. Without keys and limits it looks at the path and nothing else.
+    """Without keys and limits it looks at the path and nothing else."""
 
-    `routes` are those of the app: a request that is refused is counted under the one it would have reached.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        ring: KeyRing,
-        rate: Rate | None,
-        refuse: Refuse,
-        routes: Iterable[BaseRoute],
-        clock_s: Callable[[], float],
-    ) -> None:
-        self._app = app
+    def __init__(self, *, ring: KeyRing, rate: Rate | None, clock_s: Callable[[], float]) -> None:
         self._ring = ring
-        self._refuse = refuse
-        self._routes = tuple(routes)
         own = {key.name: rate if key.rate_limit is None else read_rate(key.rate_limit) for key in ring.keys}
         limits = own or {"": rate}
         self._buckets = {name: Bucket(limit, clock_s) for name, limit in limits.items() if limit is not None}
         self._asks_nobody = not ring.keys and not self._buckets
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] == "http" and not self._lets_all_in(scope["path"]):
-            try:
-                self._admit(scope)
-            except ServiceError as error:
-                return self._answer(error, scope, receive, send)
-        return self._app(scope, receive, send)
-
-    def _lets_all_in(self, path: str) -> bool:
-        return not is_admin(path) if self._asks_nobody else is_open(path)
-
-    def _admit(self, scope: Scope) -> None:
-        admin = is_admin(scope["path"])
+    def admit(self, path: str, headers: RawHeaders, request_id: str) -> Bucket | None:
+        """Let a request in, or raise what it is refused with; from whose limit its texts are taken, if any."""
+        admin = is_admin(path)
+        if not admin and (self._asks_nobody or is_open(path)):
+            return None
         if admin and not self._ring.has_admin:
             raise NotEnabledError(
                 "loading and unloading over HTTP is not enabled; make an admin key with `sparsebert key` and start the "
@@ -80,15 +58,17 @@ class Gate:
             )
         name = ""
         if self._ring.keys:
-            key = self._identify(scope)
+            key = self._identify(headers)
             name = key.name
             if admin:
-                self._check_admin(key, scope)
-        if name in self._buckets:
-            self._limit(self._buckets[name], scope)
+                self._check_admin(key, request_id)
+        bucket = self._buckets.get(name)
+        if bucket is not None:
+            self._limit(bucket)
+        return bucket
 
-    def _identify(self, scope: Scope) -> Key:
-        sent = sent_key(scope)
+    def _identify(self, headers: RawHeaders) -> Key:
+        sent = sent_key(headers)
         if sent is None:
             raise UnauthenticatedError(
                 "a key is needed; send it in the header Authorization: Bearer KEY, or in X-API-Key"
@@ -98,16 +78,34 @@ class Gate:
             raise UnauthenticatedError("the key is none of this service; ask whoever runs it for one")
         return key
 
-    def _check_admin(self, key: Key, scope: Scope) -> None:
+    def _check_admin(self, key: Key, request_id: str) -> None:
         if key.scope is not keys.Scope.ADMIN:
             raise ForbiddenError("this is for admin keys, and the key is a user's; send an admin key")
-        log.info("request %s comes with the admin key %s", scope["state"]["request_id"], key.name)
+        log.info("request %s comes with the admin key %s", request_id, key.name)
 
-    def _limit(self, bucket: Bucket, scope: Scope) -> None:
+    def _limit(self, bucket: Bucket) -> None:
         wait_s = bucket.enter()
         if wait_s:
             raise RateLimitedError("the rate limit is used up; send fewer texts in a time", math.ceil(wait_s))
-        scope["state"][BUCKET] = bucket
+
+
+class GateLayer:
+    """ASGI middleware. `routes` are those of the app: who is refused is counted under the one it would have reached."""
+
+    def __init__(self, app: ASGIApp, *, gate: Gate, refuse: Refuse, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._gate = gate
+        self._refuse = refuse
+        self._routes = tuple(routes)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            try:
+                state = scope["state"]
+                state[BUCKET] = self._gate.admit(scope["path"], scope["headers"], state["request_id"])
+            except ServiceError as error:
+                return self._answer(error, scope, receive, send)
+        return self._app(scope, receive, send)
 
     async def _answer(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
@@ -125,10 +123,10 @@ def is_admin(path: str) -> bool:
     return path.startswith(ADMIN_PREFIXES)
 
 
-def sent_key(scope: Scope) -> bytes | None:
+def sent_key(headers: RawHeaders) -> bytes | None:
     """The key that a request carries. X-API-Key goes first: proxies put tokens of their own into Authorization."""
     bearer = None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == KEY_HEADER:
             return bytes(value).strip()
         if name == BEARER_HEADER and value[: len(BEARER)].lower() == BEARER:

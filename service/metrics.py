@@ -3,8 +3,7 @@
 Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import (
@@ -46,6 +45,12 @@ class Metrics:
         self.requests = self._counter(
             "inference_requests", "Requests to a variant, by how they ended.", (*of_variant, "version", "outcome")
         )
+        self.request_seconds = self._histogram(
+            "inference_request_duration_seconds",
+            "Time from a request's arrival at a variant to its probabilities, of those that ended ok.",
+            of_variant,
+            SECONDS,
+        )
         self.inputs = self._counter("inference_inputs", "Texts computed by the engine.", of_variant)
         self.executions = self._counter("inference_executions", "Batches computed by the engine.", of_variant)
         self.stage_seconds = self._histogram(
@@ -58,6 +63,7 @@ class Metrics:
         self.truncated = self._counter("truncated_inputs", "Texts that were cut to fit the model.", of_variant)
         self.queue_depth = self._gauge("queue_depth", "Texts that wait now.", of_variant)
         self.queue_tokens = self._gauge("queue_tokens", "Tokens that wait now.", of_variant)
+        self._queue_limit = self._gauge("queue_limit", "How much may wait for one variant.", ("kind",))
         self.inflight = self._gauge("inflight_requests", "Requests to a variant that are not answered yet.", of_variant)
         self._rejections = self._counter("rejections", "Requests refused, by reason.", ("reason",))
         self.heartbeat = self._gauge(
@@ -169,6 +175,11 @@ class Metrics:
         """Whether a variant can answer now."""
         self._ready.labels(name.model, name.variant).set(int(ready))
 
+    def set_queue_limits(self, num_items: int, num_tokens: int) -> None:
+        """So much may wait for each variant."""
+        self._queue_limit.labels("texts").set(num_items)
+        self._queue_limit.labels("tokens").set(num_tokens)
+
     def set_gpu_memory(self, device: str, used_bytes: int | None, *, scope: Literal["device", "process"]) -> None:
         """How much memory of a GPU is used now; NaN where NVML does not tell."""
         self._gpu_memory.labels(device, scope).set(float("nan") if used_bytes is None else used_bytes)
@@ -195,6 +206,7 @@ class VariantMetrics:
         self.statistics = Statistics()
         labels = (name.model, name.variant)
         self._outcomes = {one: metrics.requests.labels(*labels, version, one.value) for one in Outcome}
+        self._request_seconds = metrics.request_seconds.labels(*labels)
         self._stages = {one: metrics.stage_seconds.labels(*labels, one.value) for one in Stage}
         self._inputs = metrics.inputs.labels(*labels)
         self._executions = metrics.executions.labels(*labels)
@@ -209,18 +221,16 @@ class VariantMetrics:
         self._inflight = metrics.inflight.labels(*labels)
         self._heartbeat = metrics.heartbeat.labels(*labels)
 
-    @contextmanager
-    def inflight(self) -> Iterator[None]:
-        """While the block runs a request is in flight."""
+    def on_begin(self) -> None:
+        """A request is in flight until `on_end`."""
         self._inflight.inc()
-        try:
-            yield
-        finally:
-            self._inflight.dec()
 
     def on_end(self, outcome: Outcome, *, began_s: float, ended_s: float) -> None:
-        """A request ended."""
+        """It ended."""
+        self._inflight.dec()
         self._outcomes[outcome].inc()
+        if outcome == Outcome.OK:
+            self._request_seconds.observe(ended_s - began_s)
         self.statistics.on_end(succeeded=outcome == Outcome.OK, began_s=began_s, ended_s=ended_s)
 
     def on_stage(self, stage: Stage, duration_s: float) -> None:

@@ -5,6 +5,7 @@ Knows nothing about HTTP or JSON. N texts, C labels.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from service.deadlines import Deadline
 from service.encoding import Encoding
 from service.errors import MalformedError, RequestTimeoutError, TooLongError
 from service.inputs import check_pairs
-from service.probabilities import softmax
 from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant
 from service.tokenizer import TextInput
@@ -51,11 +51,16 @@ class Predictor:
 
         Raises MalformedError, TooLongError, RequestTimeoutError and what `Batcher.submit` raises.
         """
-        with variant.counted():
-            try:
-                return await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline.at_s)
-            except RequestTimeoutError as error:
+        began_s = variant.begin()
+        try:
+            predicted = await self._predict(variant, inputs, truncate=truncate, deadline_s=deadline.at_s)
+        except BaseException as error:
+            variant.end(began_s, error)
+            if isinstance(error, RequestTimeoutError):
                 raise RequestTimeoutError(deadline.too_late(variant.name)) from error
+            raise
+        variant.end(began_s)
+        return predicted
 
     async def _predict(
         self, variant: ServingVariant, inputs: list[TextInput], *, truncate: bool, deadline_s: float
@@ -73,16 +78,14 @@ class Predictor:
         variant.metrics.on_truncated(sum(encoding.truncated for encoding in encodings))
         run.encoded_s = encoded_s = self.clock_s()
         run.answer = answer = await variant.batcher.submit(encodings, deadline_s)
-        answered_s = self.clock_s()
-        probabilities_NC = softmax(answer.logits_NC)
         ended_s = self.clock_s()
         variant.metrics.on_stage(Stage.TOKENIZE, encoded_s - began_s)
         variant.metrics.on_stage(Stage.QUEUE, answer.queue_s)
         variant.metrics.on_stage(Stage.INFER, answer.infer_s)
-        variant.metrics.on_stage(Stage.POSTPROCESS, ended_s - answered_s)
+        variant.metrics.on_stage(Stage.POSTPROCESS, ended_s - answer.computed_s)
         return Predicted(
             encodings=encodings,
-            probabilities_NC=probabilities_NC,
+            probabilities_NC=cast("NDArray[np.float64]", answer.rows_NC),
             tokenize_s=encoded_s - began_s,
             queue_s=answer.queue_s,
             infer_s=answer.infer_s,

@@ -5,16 +5,15 @@ another. Knows nothing about HTTP, nor how bundles are opened.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.catalog import Catalog, FailedBundle
 from service.counted import Outcome, VariantFacts
 from service.devices import max_items
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import (
     ClientGoneError,
     NotReadyError,
@@ -23,13 +22,16 @@ from service.errors import (
     RequestTimeoutError,
     UnknownVariantError,
 )
+from service.gpus import GpuMemory
 from service.leases import Lease
 from service.memory import Leaving
 from service.metrics import Metrics, VariantMetrics
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, num_workers
+from service.probabilities import softmax
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
 from service.tokenizing import TokenizingThreads
-from service.variants import Catalog, FailedBundle, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
 from sparsebert.manifest import MODEL_FILE, Manifest
@@ -49,21 +51,17 @@ class ServingVariant:
     def name(self) -> VariantName:
         return self.bundle.name
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """The block is one request to this variant, which is there until it ends; its end is counted once."""
-        began_s = self.clock_s()
+    def begin(self) -> float:
+        """One request to this variant, which is there until it ends; call `end` once with what this returns."""
         self.lease.take()
-        try:
-            with self.metrics.inflight():
-                yield
-        except BaseException as error:
-            self.metrics.on_end(outcome_of(error), began_s=began_s, ended_s=self.clock_s())
-            raise
-        else:
-            self.metrics.on_end(Outcome.OK, began_s=began_s, ended_s=self.clock_s())
-        finally:
-            self.lease.give_back()
+        self.metrics.on_begin()
+        return self.clock_s()
+
+    def end(self, began_s: float, error: BaseException | None = None) -> None:
+        """The request ended, with `error` if it failed."""
+        outcome = Outcome.OK if error is None else outcome_of(error)
+        self.metrics.on_end(outcome, began_s=began_s, ended_s=self.clock_s())
+        self.lease.give_back()
 
 
 class Serving:
@@ -80,8 +78,11 @@ class Serving:
         self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = TokenizingThreads(settings.max_queue_items)
+        # Told also when nothing is loaded any more: then it shows what was given back.
+        self._gpu: GpuMemory | None = None
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
+        metrics.set_queue_limits(settings.max_queue_items, settings.max_queue_tokens)
         for name in self.failures:
             metrics.add_failed(name)
 
@@ -198,14 +199,14 @@ class Serving:
         self._refresh_gpu()
 
     def _refresh_gpu(self) -> None:
-        gpu = next((one.bundle.engine.gpu for one in self.variants.values() if one.bundle.engine.gpu), None)
-        if gpu is not None:
-            use = gpu.used()
+        if self._gpu is not None:
+            use = self._gpu.used()
             self.metrics.set_gpu_memory(str(self.device), use.device_bytes if use else None, scope="device")
             self.metrics.set_gpu_memory(str(self.device), use.process_bytes if use else None, scope="process")
 
     def _serve(self, bundle: LoadedBundle) -> ServingVariant:
         manifest = bundle.manifest
+        self._gpu = bundle.engine.gpu or self._gpu
         facts = VariantFacts(
             name=bundle.name,
             version=manifest.version,
@@ -227,7 +228,13 @@ class Serving:
             max_queue_tokens=self.settings.max_queue_tokens,
         )
         batcher = Batcher(
-            str(bundle.name), bundle.engine, limits, pool=self.workers, clock_s=self.clock_s, observer=metrics
+            str(bundle.name),
+            bundle.engine,
+            limits,
+            pool=self.workers,
+            clock_s=self.clock_s,
+            observer=metrics,
+            read=softmax,
         )
         return ServingVariant(bundle=bundle, batcher=batcher, metrics=metrics, clock_s=self.clock_s)
 

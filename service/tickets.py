@@ -6,12 +6,16 @@ Knows nothing about engines, threads or which variant it is.
 import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from service.encoding import FloatArray
 from service.engine import Halt
 from service.waiting import Text
+
+# Of a text, or of several.
+Row = NDArray[np.floating[Any]]
 
 
 class Ending(StrEnum):
@@ -35,12 +39,16 @@ class BatchTimes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """Logits [N, labels] of the texts in order, the longest wait of one of them, and the time of their batches."""
+    """A row for each text in order, the longest wait of one of them, the time of their batches and their end.
 
-    logits_NC: FloatArray
+    Rows are logits [N, labels], or what the batcher makes of them.
+    """
+
+    rows_NC: Row
     admitted_s: float
     queue_s: float
     infer_s: float
+    computed_s: float
     batches: tuple[BatchTimes, ...]
 
 
@@ -58,12 +66,13 @@ class Ticket:
     def answer(self) -> Answer:
         """Call when the future is done without an error."""
         rows = [entry.row_C for entry in self.entries if entry.row_C is not None]
-        logits_NC = rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
+        rows_NC = rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
         return Answer(
-            logits_NC=logits_NC,
+            rows_NC=rows_NC,
             admitted_s=self.entries[0].admitted_s,
             queue_s=self.queue_s,
             infer_s=self.infer_s,
+            computed_s=max(batch.began_s + batch.infer_s for batch in self.batches),
             batches=tuple(self.batches),
         )
 
@@ -79,7 +88,7 @@ class Entry(Text):
 
     ticket: Ticket
     ending: Ending | None = None
-    row_C: FloatArray | None = None
+    row_C: Row | None = None
     batch: "Batch | None" = None
 
     def end(self, ending: Ending) -> bool:
@@ -93,7 +102,7 @@ class Entry(Text):
                 self.batch.halt.request()
         return True
 
-    def finish(self, row_C: FloatArray) -> None:
+    def finish(self, row_C: Row) -> None:
         """The text has its answer; the last one of a call wakes it."""
         self.row_C = row_C
         self.ticket.num_open -= 1

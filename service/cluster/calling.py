@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.middleware import REQUEST_ID_HEADER
+from service.ledger import REQUEST_ID_HEADER
 
 # An app that hears that the client left ends its work within one node of a graph.
 END_S = 5.0
@@ -88,7 +88,7 @@ def without_request_id(send: Send) -> Send:
 
     async def pass_on(message: Message) -> None:
         if message["type"] == "http.response.start":
-            told = [header for header in message["headers"] if header[0] != REQUEST_ID_HEADER.encode()]
+            told = [header for header in message["headers"] if header[0] != REQUEST_ID_HEADER]
             message = {**message, "headers": told}
         await send(message)
 

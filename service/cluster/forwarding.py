@@ -12,16 +12,16 @@ from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.catalog import Catalog
 from service.cluster.calling import Answered, Asked, send_answer
 from service.cluster.refusing import refuse
 from service.errors import OverloadError, QueueFullError, ServiceError
 from service.gate import sent_key
 from service.keys import KeyRing
-from service.middleware import choose_request_id
+from service.ledger import choose_request_id
 from service.oip.names import read_name
 from service.oip.tensors import HEADER, split_body
 from service.routing import VariantName, choose_variant
-from service.variants import Catalog
 
 Ask = Callable[[Asked], Awaitable[Answered]]
 
@@ -63,12 +63,12 @@ class Forwarding:
             await self._app(scope, _replayed(read, receive), send)
             return
         asked = Asked(method=scope["method"], path=scope["path"], headers=list(scope["headers"]), body=body)
-        await self._hand_on(self._asks[str(name)], asked, choose_request_id(scope), send)
+        await self._hand_on(self._asks[str(name)], asked, choose_request_id(scope["headers"]), send)
 
     def _knows_caller(self, scope: Scope) -> bool:
         if not self._ring.keys:
             return True
-        key = sent_key(scope)
+        key = sent_key(scope["headers"])
         return key is not None and self._ring.find(key) is not None
 
     async def _hand_on(self, ask: Ask, asked: Asked, request_id: str, send: Send) -> None:

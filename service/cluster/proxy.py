@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.cluster.refusing import BUSY, LOST, NONE_THERE, refuse
 from service.headers import API_HEADERS
-from service.middleware import REQUEST_ID_HEADER, choose_request_id
+from service.ledger import REQUEST_ID_HEADER, choose_request_id
 
 PROXY_ENVIRONMENT = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "service.cluster.proxy:middlewares"}
 LATE = "no replica answered in time; send fewer texts at a time, or have --request-timeout-s raised"
@@ -31,9 +31,9 @@ class Retriable:
         if scope["type"] != "http" or scope["path"].startswith(OWN):
             await self._app(scope, receive, send)
             return
-        request_id, begun, replaced = choose_request_id(scope), False, False
+        request_id, begun, replaced = choose_request_id(scope["headers"]), False, False
         # Ray tells the id that it finds, whatever it is.
-        MutableHeaders(scope=scope)[REQUEST_ID_HEADER] = request_id
+        MutableHeaders(scope=scope)[REQUEST_ID_HEADER.decode()] = request_id
 
         async def pass_on(message: Message) -> None:
             nonlocal begun, replaced

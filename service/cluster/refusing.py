@@ -6,7 +6,7 @@ from starlette.types import Send
 
 from service.errors import OverloadError
 from service.headers import API_HEADERS, Headers
-from service.middleware import REQUEST_ID_HEADER
+from service.ledger import REQUEST_ID_HEADER
 
 LOST = "the replica that had the request is gone; send it again"
 BUSY = "all replicas have as much to do as they take; try again later"
@@ -20,7 +20,7 @@ async def refuse(send: Send, status: int, sentence: str, request_id: str) -> Non
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (REQUEST_ID_HEADER.encode(), request_id.encode()),
+        (REQUEST_ID_HEADER, request_id.encode()),
         *API_HEADERS,
         *again,
     ]

@@ -6,11 +6,10 @@ from statistics import median
 
 from fastapi import APIRouter, Request, Response
 
-from service.asking import read_body, unless_caller_leaves
 from service.comparison import AgainstBaseline, Comparison, Measured, alternating, choose_baseline, compare
 from service.counted import Side, Verdict
-from service.deadlines import Deadline
 from service.errors import MalformedError
+from service.exchange import Asked, Reply
 from service.inputs import read_inputs
 from service.metrics import Metrics
 from service.openapi import error_responses, request_body
@@ -18,8 +17,9 @@ from service.predicting import Predicted
 from service.routes import reach
 from service.routes.predict import predictions
 from service.routes.reach import milliseconds
-from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Timings, parse
+from service.schemas import CompareRequest, parse
 from service.serving import Serving, ServingVariant
+from sparsebert.answers import CompareAnswer, ComparedVariant, Prediction, Timings
 
 router = APIRouter(tags=["inference"])
 
@@ -33,34 +33,35 @@ router = APIRouter(tags=["inference"])
 )
 async def compare_variants(request: Request) -> Response:
     """The variants run one after the other, in alternating order over the repeats."""
-    serving = reach.serving(request)
-    with serving.drain.admitted():
-        deadline = reach.deadline(request)
-        body = await read_body(request, max_bytes=serving.settings.max_body_bytes, deadline_s=deadline.at_s)
-        asked = parse(CompareRequest, body, serving.settings.max_request_items)
-        answer = await unless_caller_leaves(request, _answer(request, asked, deadline))
-    timings = [(f"{name}-", one.timings_ms) for name, one in answer.variants.items()]
-    return reach.json(answer, headers=reach.server_timing(timings))
+    return await reach.whole(request, answer)
 
 
-async def _answer(request: Request, asked: CompareRequest, deadline: Deadline) -> CompareAnswer:
-    serving, predictor = reach.serving(request), reach.predictor(request)
-    inputs = read_inputs(asked.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
-    variants = choose_variants(serving, asked)
-    reach.charge(request, len(inputs) * len(variants) * asked.repeats)
-    baseline = asked.baseline or choose_baseline(list(variants))
+async def answer(serving: Serving, asked: Asked) -> Reply:
+    """The same of a request that came whole."""
+    read = parse(CompareRequest, asked.body, serving.settings.max_request_items)
+    told = await _compare(serving, asked, read)
+    timings = [(f"{name}-", one.timings_ms.model_dump()) for name, one in told.variants.items()]
+    return reach.told(told, (reach.server_timing(timings),))
+
+
+async def _compare(serving: Serving, asked: Asked, read: CompareRequest) -> CompareAnswer:
+    predictor = reach.predictor(serving, asked)
+    inputs = read_inputs(read.inputs, serving.settings.max_request_items, serving.settings.max_text_characters)
+    variants = choose_variants(serving, read)
+    asked.charge(len(inputs) * len(variants) * read.repeats)
+    baseline = read.baseline or choose_baseline(list(variants))
     if baseline not in variants:
         raise MalformedError(f"the baseline {baseline!r} is not compared; choose among {', '.join(variants)}")
     runs: dict[str, list[Predicted]] = {name: [] for name in variants}
     with ExitStack() as leases:
         for variant in variants.values():
             leases.enter_context(variant.lease.held())
-        for name in chain.from_iterable(alternating(list(variants), asked.repeats)):
-            run = await predictor.predict(variants[name], inputs, truncate=asked.truncate, deadline=deadline)
+        for name in chain.from_iterable(alternating(list(variants), read.repeats)):
+            run = await predictor.predict(variants[name], inputs, truncate=read.truncate, deadline=asked.deadline)
             runs[name].append(run)
     comparison = compare({name: _measured(variants[name], runs[name]) for name in variants}, baseline)
     _count(serving.metrics, variants, comparison)
-    return _told(asked, variants, runs, comparison)
+    return _told(read, variants, runs, comparison)
 
 
 def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, ServingVariant]:
@@ -126,7 +127,7 @@ def _told_of(
         model=variant.name.model,
         variant=variant.name.variant,
         version=variant.bundle.manifest.version,
-        predictions=predictions(variant, runs[0], top_k),
+        predictions=[Prediction.model_validate(one) for one in predictions(variant, runs[0], top_k)],
         timings_ms=Timings(
             tokenize=milliseconds(median(run.tokenize_s for run in runs)),
             queue=milliseconds(median(run.queue_s for run in runs)),

@@ -1,32 +1,29 @@
 """How does a route reach the running service, and how does it put an answer on the wire?"""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from service.asking import TIMEOUT_HEADER, read_timeout_s
-from service.deadlines import Deadline, of_service
+from service.asking import TIMEOUT_HEADER, read_body, read_deadline, unless_caller_leaves
+from service.deadlines import Deadline
+from service.exchange import JSON_TYPE, Asked, Reply
 from service.gate import BUCKET
+from service.headers import Headers
 from service.loading import Loader
 from service.predicting import Predicted, Predictor
-from service.rates import Bucket
-from service.schemas import Timings
 from service.serving import Serving
+
+Handler = Callable[[Serving, Asked], Coroutine[Any, Any, Reply]]
 
 
 def serving(request: Request) -> Serving:
     """The running service."""
     running: Serving = request.app.state.serving
     return running
-
-
-def predictor(request: Request) -> Predictor:
-    """Runs this request on variants."""
-    running = serving(request)
-    return Predictor(clock_s=running.clock_s, tokenizing=running.tokenizing, record=request.state.record)
 
 
 def loader(request: Request) -> Loader:
@@ -36,33 +33,53 @@ def loader(request: Request) -> Loader:
 
 
 def deadline(request: Request) -> Deadline:
-    """When a request that begins now must be answered: the caller's wish, or the limit. Raises MalformedError."""
-    now_s = asyncio.get_running_loop().time()
-    limit = of_service(now_s, serving(request).settings.request_timeout_s)
-    wish = request.headers.get(TIMEOUT_HEADER)
-    return limit if wish is None else limit.or_sooner(now_s, read_timeout_s(wish), TIMEOUT_HEADER)
+    """When a request that begins now must be answered. Raises MalformedError."""
+    now_s, limit_s = asyncio.get_running_loop().time(), serving(request).settings.request_timeout_s
+    return read_deadline(request.headers.get(TIMEOUT_HEADER), now_s, limit_s)
 
 
-def charge(request: Request, num_texts: int) -> None:
-    """Take texts from what the caller may ask for; the first was taken when it was let in."""
-    bucket: Bucket | None = request.scope["state"].get(BUCKET)
-    if bucket is not None:
-        bucket.spend(num_texts - 1)
+def predictor(serving: Serving, asked: Asked) -> Predictor:
+    """Runs this request on variants."""
+    return Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing, record=asked.record)
 
 
-def json(answer: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+async def whole(request: Request, handler: Handler) -> Response:
+    """Read all of a request before `handler` answers it, which ends when the caller leaves."""
+    running = serving(request)
+    limits, state = running.settings, request.scope["state"]
+    with running.drain.admitted():
+        until = deadline(request)
+        body = await read_body(request, max_bytes=limits.max_body_bytes, deadline_s=until.at_s)
+        asked = Asked(
+            headers=request.scope["headers"], body=body, deadline=until, record=state["record"], bucket=state[BUCKET]
+        )
+        return response(await unless_caller_leaves(request, handler(running, asked)))
+
+
+def response(reply: Reply) -> Response:
+    """The framework's form of it."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reply.headers}
+    return Response(reply.body, reply.status, headers)
+
+
+def json(answer: BaseModel) -> Response:
     """An answer as JSON."""
-    return Response(to_json(answer), status, headers, "application/json")
+    return response(told(answer))
 
 
-def timings(predicted: Predicted) -> Timings:
-    """Where the time of a request to one variant went."""
-    return Timings(
-        tokenize=milliseconds(predicted.tokenize_s),
-        queue=milliseconds(predicted.queue_s),
-        infer=milliseconds(predicted.infer_s),
-        total=milliseconds(predicted.total_s),
-    )
+def told(answer: BaseModel | dict[str, Any], headers: Headers = ()) -> Reply:
+    """The same of a request that came whole."""
+    return Reply(body=to_json(answer), headers=(*JSON_TYPE, *headers))
+
+
+def timings(predicted: Predicted) -> dict[str, float]:
+    """Where the time of a request to one variant went, in the form of `Timings`."""
+    return {
+        "tokenize": milliseconds(predicted.tokenize_s),
+        "queue": milliseconds(predicted.queue_s),
+        "infer": milliseconds(predicted.infer_s),
+        "total": milliseconds(predicted.total_s),
+    }
 
 
 def milliseconds(duration_s: float) -> float:
@@ -70,7 +87,7 @@ def milliseconds(duration_s: float) -> float:
     return round(duration_s * 1000, 3)
 
 
-def server_timing(timings: Iterable[tuple[str, Timings]]) -> dict[str, str]:
+def server_timing(timings: Iterable[tuple[str, Mapping[str, float]]]) -> tuple[bytes, bytes]:
     """The header `Server-Timing`: milliseconds of each stage, each variant's with its name before it."""
-    stages = [f"{prefix}{stage};dur={value:g}" for prefix, one in timings for stage, value in one]
-    return {"Server-Timing": ", ".join(stages)}
+    stages = [f"{prefix}{stage};dur={value:g}" for prefix, one in timings for stage, value in one.items()]
+    return b"server-timing", ", ".join(stages).encode("latin-1")

@@ -19,18 +19,17 @@ from service.metrics import Metrics
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
-from service.schemas import (
+from service.schemas import CompareRequest, PredictRequest
+from service.settings import Settings
+from sparsebert.answers import (
     CompareAnswer,
-    CompareRequest,
     FolderAnswer,
     HealthAnswer,
     LoadAnswer,
     ModelsAnswer,
     PredictAnswer,
-    PredictRequest,
     UnloadAnswer,
 )
-from service.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
 
@@ -117,6 +116,7 @@ def test_metrics() -> None:
                 file_bytes=1,
             )
         )
+    metrics.set_queue_limits(1, 1)
     metrics.set_gpu_memory("cuda:0", 1, scope="device")
     expected = {}
     for family in metrics.registry.collect():

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from service.arguments import read
+from service.catalog import Catalog, FailedBundle
 from service.cli import main as serve
 from service.cluster import cli
 from service.cluster.calling import Answered, Asked, call, without_request_id
@@ -28,7 +29,6 @@ from service.errors import NotReadyError, QueueFullError
 from service.keys import KeyRing, Scope, make_key
 from service.routing import VariantName
 from service.settings import Settings
-from service.variants import Catalog, FailedBundle
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 DENSE, SPARSE = VariantName(model="demo", variant="dense"), VariantName(model="demo", variant="sparse")

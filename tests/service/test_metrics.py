@@ -44,6 +44,8 @@ def test_gauges(client: TestClient) -> None:
     assert values[f"sparsebert_model_ready{{{DENSE}}}"] == 1
     assert values[f"sparsebert_queue_depth{{{DENSE}}}"] == 0
     assert values[f"sparsebert_inflight_requests{{{DENSE}}}"] == 0
+    assert values['sparsebert_queue_limit{kind="texts"}'] == 1024
+    assert values['sparsebert_queue_limit{kind="tokens"}'] == 131072
     assert values["sparsebert_process_resident_memory_bytes"] > 1_000_000
     assert values["process_cpu_seconds_total"] > 0
     assert values[f'sparsebert_model_memory_bytes{{kind="file",{DENSE}}}'] > 100

@@ -31,16 +31,24 @@ PREDICTOR = {
     "scaleMetric": {"enum": ["cpu", "memory"]},
     "scaleTarget": COUNT,
 }
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+RECORD = closed(record=TEXT, expr=TEXT)
+RECORD["properties"]["labels"] = TEXTS
+ALERT = closed(alert=TEXT, expr=TEXT, labels=TEXTS, annotations=TEXTS)
+ALERT["properties"]["for"] = {"type": "string", "pattern": "^[0-9]+[mh]$"}
 # No package has strict schemas of these resources, so the fields that are used are written down, named as in the
 # Prometheus operator 0.80 and KServe 0.21. What else a predictor and a runtime have is a pod's, and judged as such.
 CUSTOM = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"): closed(
         jobLabel=TEXT,
-        selector=closed(matchLabels={"type": "object", "additionalProperties": TEXT}),
+        selector=closed(matchLabels=TEXTS),
         endpoints=every(closed(port=TEXT, path=TEXT, interval=TIME, scrapeTimeout=TIME)),
     ),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): closed(
+        groups=every(closed(name=TEXT, rules=every({"anyOf": [RECORD, ALERT]})))
+    ),
     ("serving.kserve.io/v1alpha1", "ServingRuntime"): closed(
-        annotations={"type": "object", "additionalProperties": TEXT},
+        annotations=TEXTS,
         supportedModelFormats=every(closed(name=TEXT, version=TEXT, autoSelect={"const": True})),
         protocolVersions={"const": ["v2"]},
         multiModel={"const": False},

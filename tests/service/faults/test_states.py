@@ -238,7 +238,7 @@ def check(call: Call) -> None:
             [float(sum(one * place for place, one in enumerate(text.input_ids, 1))), float(text.num_tokens)]
             for text in call.encodings
         ]
-        assert call.task.result().logits_NC.tolist() == expected
+        assert call.task.result().rows_NC.tolist() == expected
     else:
         allowed = (DrainingError, EngineError, NotReadyError, QueueFullError, RequestTimeoutError, TooManyError)
         assert isinstance(error, allowed)
