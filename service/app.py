@@ -33,6 +33,7 @@ from service.opening import open_engine_with
 from service.rates import read_rate
 from service.refusing import ERROR_STATUS, refusal, refused, rejection, stopping, unexpected
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
+from service.routes.metrics import Gather, own_numbers
 from service.routes.v2 import infer
 from service.serving import Serving
 from service.settings import Settings
@@ -71,8 +72,12 @@ def create_app(
     ring: KeyRing | None = None,
     tracer: Tracer | None = None,
     open_engine: OpenEngine | None = None,
+    loader_kind: type[Loader] = Loader,
+    gather: Gather | None = None,
 ) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
+
+    `gather` tells the numbers of `/metrics` where this process is not all of the service.
 
     Keep no reference to `catalog` where variants are to be unloaded: it holds them. Raises ConfigError for a bad keys
     file.
@@ -89,9 +94,10 @@ def create_app(
         serving = Serving(settings, catalog, measured, draining, time.monotonic)
         catalog = None
         serving.start()
-        loader = Loader(serving, opener)
+        loader = loader_kind(serving, opener)
         app.state.serving, app.state.loader = serving, loader
         app.state.direct.begin(serving)
+        app.state.gather = gather or partial(own_numbers, serving)
         yield
         await loader.close()
         await serving.close()

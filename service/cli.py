@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
 from service.catalog import Catalog
+from service.cluster.words import asks_for_cluster
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.errors import NotReadyError
@@ -47,6 +48,11 @@ JOIN_S = 5.0
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
+    if asks_for_cluster(arguments, os.environ):
+        from service.cluster import cli as cluster  # brings all that a replica needs
+
+        cluster.main(arguments, os.environ)
+        return
     settings = read_settings(arguments, os.environ)
     set_up_logs(settings)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.

@@ -109,7 +109,8 @@ def fill() -> tuple[Query, Query]:
 
     def of_bound(waiting: str, kind: str) -> Query:
         bound = series("sparsebert_queue_limit", SERVICE, f'kind="{kind}"')
-        return Query(over("max", f"{series(waiting, VARIANTS)} / on (instance) group_left () {bound}"), kind)
+        of_its_own = "ignoring (model, variant, kind) group_left ()"
+        return Query(over("max", f"{series(waiting, VARIANTS)} / {of_its_own} {bound}"), kind)
 
     return of_bound("sparsebert_queue_depth", "texts"), of_bound("sparsebert_queue_tokens", "tokens")
 
@@ -155,4 +156,4 @@ def silence() -> Panel:
 def loaded(scope: str) -> Query:
     """A series for each variant that is loaded: what it is in labels, how long loading took as its value."""
     info, took = series("sparsebert_model_info", scope), series("sparsebert_model_load_duration_seconds", scope)
-    return Query(f"{info} * on (instance, model, variant) group_left () {took}", "")
+    return Query(f"{info} * ignoring (version, precision, provider, sha256, ort) group_left () {took}", "")

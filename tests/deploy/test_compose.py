@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.arguments import env_name
 from service.cli import JOIN_S
-from service.settings import Settings, env_name, read_settings
+from service.settings import Settings, read_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sys.executable).parent / "docker-compose"

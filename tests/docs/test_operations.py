@@ -5,7 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from service.settings import Settings, flag_name
+from service.arguments import flag_name
+from service.cluster.settings import ClusterSettings
 from sparsebert.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_variables_before_a_command_are_those_of_env():
 def test_commands_and_flags_exist():
     words = {command.word for command in COMMANDS}
     assert {word for text in CODE for word in re.findall(r"^sparsebert ([a-z]+)", text)} <= words
-    flags = {flag_name(field) for field in Settings.model_fields}
+    flags = {flag_name(field) for field in ClusterSettings.model_fields}
     served = [text for text in CODE if text.startswith("sparsebert serve ")]
     assert {word for text in served for word in text.split() if word.startswith("--")} <= flags
     assert {text for text in CODE if re.fullmatch(r"--[a-z-]+", text)} <= flags | {"--rollback", "--init"}
