@@ -66,8 +66,8 @@ wait_until_ready() {
     host=$(setting SPARSEBERT_HOST 127.0.0.1)
     case $host in
         0.0.0.0) host=127.0.0.1 ;;
-        ::) host=[::1] ;;
-        *:*) host=[$host] ;;
+        ::) host="[::1]" ;;
+        *:*) host="[$host]" ;;
     esac
     "$opt/current/bin/python" - "http://$host:$(setting SPARSEBERT_PORT 8000)/readyz" "$WAIT_S" <<'PYTHON'
 import http.client
