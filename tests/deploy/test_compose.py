@@ -160,7 +160,7 @@ def test_settings_of_a_file_reach_the_service_but_for_those_that_compose_sets(pr
     seen = config(profile, root=clone)["services"][SERVICES[profile]]["environment"]
     assert seen["SPARSEBERT_RATE_LIMIT"] == "100/second"
     assert seen["SPARSEBERT_API_KEYS"] == ""
-    [said] = re.findall(r"`service\.env`.*", MANUAL.read_text())
+    [said] = re.findall(r"goes into a file `service\.env`.*", MANUAL.read_text())
     assert all(f"`{name}`" in said for name in seen if name != "SPARSEBERT_RATE_LIMIT")
 
 
