@@ -45,7 +45,7 @@ dashboards: | $(VENV)/.test ## write Grafana's dashboards anew
 	$(BIN)/python -m deploy.grafana
 
 constraints: ## pin the versions that pip would choose today
-	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test]'
+	$(PYTHON) -m venv .venv-new && .venv-new/bin/python -m pip install --quiet 'torch==2.13.*' -e '.[test,cluster]'
 	{ head -1 constraints.txt; .venv-new/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
 	  grep '^onnxruntime-' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
 	rm -rf .venv-new

@@ -17,8 +17,6 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -26,6 +24,7 @@ import psutil
 from benchmarks.http_connections import post
 from benchmarks.servers.texts import read_texts
 from benchmarks.service_http import TEXTS, Measured, Service, measure
+from benchmarks.service_process import started
 
 LIST_TEXTS, LIST_WORDS = 64, 100
 
@@ -48,7 +47,8 @@ def main() -> None:
     words = " ".join(TEXTS).split()
     texts = [" ".join(rng.choices(words, k=LIST_WORDS)) for _ in range(LIST_TEXTS)]
     lists = [post("/v1/predict", json.dumps({"inputs": texts, "truncate": True}).encode())]
-    with served(confined, options.models, options.variant) as service:
+    with started(options.models, "--variants", options.variant, under=confined) as process:
+        service = Service(port=process.port, process=psutil.Process(process.process.pid))
         measure(service, singles, 4, 2.0)
         for connections in (1, 16, 64):
             tell(f"{connections} connections", 1, measure(service, singles, connections, options.seconds))
@@ -69,21 +69,6 @@ def try_limit(confined: list[str], megabytes: int) -> None:
     if tried.stdout.strip() != "1" or "MemoryError" not in tried.stderr:
         sys.exit(f"the limits of one core and {megabytes} MB do not bite here: {tried.stdout}{tried.stderr}")
     print(f"one core, {megabytes} MB of RLIMIT_DATA; {megabytes} MB at once are refused with a MemoryError")
-
-
-@contextmanager
-def served(confined: list[str], models: Path, variant: str) -> Iterator[Service]:
-    command = [*confined, sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", "0"]
-    with subprocess.Popen([*command, "--variants", variant], stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            told = (re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line) for line in process.stderr)
-            found = next((one for one in told if one), None)
-            if found is None:
-                sys.exit("the service did not start; run it by hand to see why")
-            yield Service(port=int(found[1]), process=psutil.Process(process.pid))
-        finally:
-            process.terminate()
 
 
 def peak_bytes(process: psutil.Process) -> int:

@@ -11,18 +11,18 @@ has in common with other processes (PSS).
 import argparse
 import json
 import random
-import socket
 import statistics
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from benchmarks.service_process import Served, started
 
 WORDS = ("the", "film", "was", "a", "slow", "but", "rather", "lovely", "story", "about", "two", "people", "who", "talk")
 PARTS = 10
@@ -72,26 +72,34 @@ def main() -> None:
 def measure(models: Path, variants: str, starts: int, requests: int, clients: int) -> Footprint:
     """Start it `starts` times, and ask the last one."""
     starts_s: list[float] = []
-    for _ in range(starts):
-        process, url, ready_s = _start(models, variants)
-        starts_s.append(ready_s)
-        if len(starts_s) < starts:
-            _stop(process)
-    watched = psutil.Process(process.pid)
-    memory = [_memory(watched)]
-    names = [one["variant"] for one in _ask(f"{url}/v1/models")["variants"]]
-    bodies = _bodies(names, requests)
-    texts, began_s = 0, time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        for part in range(PARTS):
-            asked = bodies[part * requests // PARTS : (part + 1) * requests // PARTS]
-            texts += sum(pool.map(lambda body: len(_ask(f"{url}/v1/predict", body)["predictions"]), asked))
-            memory.append(_memory(watched))
-    took_s = time.perf_counter() - began_s
-    _stop(process)
+    for _ in range(starts - 1):
+        with _ready(models, variants, starts_s):
+            pass
+    with _ready(models, variants, starts_s) as service:
+        watched, url = psutil.Process(service.process.pid), service.url
+        memory = [_memory(watched)]
+        names = [one["variant"] for one in _ask(f"{url}/v1/models")["variants"]]
+        bodies = _bodies(names, requests)
+        texts, began_s = 0, time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            for part in range(PARTS):
+                asked = bodies[part * requests // PARTS : (part + 1) * requests // PARTS]
+                texts += sum(pool.map(lambda body: len(_ask(f"{url}/v1/predict", body)["predictions"]), asked))
+                memory.append(_memory(watched))
+        took_s = time.perf_counter() - began_s
     return Footprint(
         starts_s=tuple(starts_s), memory=tuple(memory), num_requests=requests, num_texts=texts, took_s=took_s
     )
+
+
+@contextmanager
+def _ready(models: Path, variants: str, starts_s: list[float]) -> Iterator[Served]:
+    """A service that is ready; how long that took goes into `starts_s`."""
+    began_s = time.perf_counter()
+    with started(models, *(["--variants", variants] if variants else [])) as service:
+        _ask(f"{service.url}/readyz")
+        starts_s.append(time.perf_counter() - began_s)
+        yield service
 
 
 def _memory(process: psutil.Process) -> Memory:
@@ -106,34 +114,10 @@ def _bodies(variants: list[str], count: int) -> list[dict[str, object]]:
     return [{"inputs": texts(), "variant": rng.choice(variants), "truncate": True} for _ in range(count)]
 
 
-def _start(models: Path, variants: str) -> tuple[subprocess.Popen[bytes], str, float]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", str(port)]
-    started_s = time.perf_counter()
-    process = subprocess.Popen(command + (["--variants", variants] if variants else []), stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    while True:
-        try:
-            _ask(f"{url}/readyz")
-        except (urllib.error.URLError, ConnectionError):
-            if process.poll() is not None:
-                sys.exit(f"the service ended with {process.returncode}; run it by hand to see why")
-            time.sleep(0.01)
-        else:
-            return process, url, time.perf_counter() - started_s
-
-
 def _ask(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data), timeout=120) as response:
         return json.loads(response.read())
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait(timeout=30)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,10 @@ import argparse
 import asyncio
 import importlib.util
 import json
-import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +26,7 @@ import psutil
 
 from benchmarks.http_connections import post
 from benchmarks.http_load import Load, closed_loop
+from benchmarks.service_process import started
 
 HERE = Path(__file__).resolve().parents[1]
 TEXTS = ("the good film", "a very awful plot", "not bad", "the film the plot the good the bad and the awful", "fine")
@@ -79,7 +76,8 @@ def main() -> None:
     requests = [post("/v1/predict", body) for body in bodies]
     with ExitStack() as stack:
         models = options.models or tiny_models(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        services = [stack.enter_context(served(source, models.resolve())) for source in sources]
+        running = [stack.enter_context(started(models, source=source)) for source in sources]
+        services = [Service(port=one.port, process=psutil.Process(one.process.pid)) for one in running]
         for service in services:
             measure(service, requests, 4, 1.0)
         for connections in options.connections:
@@ -119,27 +117,9 @@ def measure(service: Service, requests: list[bytes], connections: int, seconds: 
     return Measured(load=load, cpu_s=cpu_s)
 
 
-@contextmanager
-def served(source: Path, models: Path) -> Iterator[Service]:
-    """The service whose source lies in `source`."""
-    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": str(source)}
-    with subprocess.Popen(command, cwd=source, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if found := re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line):
-                    yield Service(port=int(found[1]), process=psutil.Process(process.pid))
-                    break
-            else:
-                sys.exit("the service did not start; run it by hand to see why")
-        finally:
-            process.terminate()
-
-
 def tiny_models(folder: Path) -> Path:
     """A folder with the tiny bundle of the tests."""
-    spec = importlib.util.spec_from_file_location("tiny_bundles", HERE / "tests" / "service" / "conftest.py")
+    spec = importlib.util.spec_from_file_location("tiny_bundles", HERE / "tests" / "shared" / "tiny_bundles.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -15,11 +15,13 @@ from starlette.types import ASGIApp
 from service import access
 from service.asking import TIMEOUT_HEADER
 from service.bundles import OpenEngine
+from service.catalog import Catalog
 from service.direct import DirectRoutes, Route
 from service.draining import Drain
 from service.errors import ServiceError
 from service.gate import Gate, GateLayer
 from service.headers import headers_by_path
+from service.holding import LARGEST_BODIES, HeldBodies, Room
 from service.keys import KeyRing, read_keys
 from service.ledger import METHODS, OTHER_METHOD, UNMATCHED, Ledger, Tracer
 from service.loading import Loader
@@ -27,13 +29,15 @@ from service.metrics import Metrics
 from service.middleware import RequestEnvelope
 from service.oip.tensors import HEADER
 from service.openapi import describe
+from service.opening import open_engine_with
 from service.rates import read_rate
 from service.refusing import ERROR_STATUS, refusal, refused, rejection, stopping, unexpected
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
+from service.routes.metrics import Gather, own_numbers
 from service.routes.v2 import infer
 from service.serving import Serving
 from service.settings import Settings
-from service.variants import Catalog, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert import __version__
 
 # What pages of other origins may send and read, where --cors-origins lets them.
@@ -68,8 +72,12 @@ def create_app(
     ring: KeyRing | None = None,
     tracer: Tracer | None = None,
     open_engine: OpenEngine | None = None,
+    loader_kind: type[Loader] = Loader,
+    gather: Gather | None = None,
 ) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
+
+    `gather` tells the numbers of `/metrics` where this process is not all of the service.
 
     Keep no reference to `catalog` where variants are to be unloaded: it holds them. Raises ConfigError for a bad keys
     file.
@@ -86,9 +94,10 @@ def create_app(
         serving = Serving(settings, catalog, measured, draining, time.monotonic)
         catalog = None
         serving.start()
-        loader = Loader(serving, opener)
+        loader = loader_kind(serving, opener)
         app.state.serving, app.state.loader = serving, loader
         app.state.direct.begin(serving)
+        app.state.gather = gather or partial(own_numbers, serving)
         yield
         await loader.close()
         await serving.close()
@@ -119,7 +128,8 @@ def create_app(
     )
     app.state.direct = DirectRoutes(find_direct, gate=gate, ledger=ledger)
     frameworks_own = app.build_middleware_stack
-    around = partial(_around, gate=gate, ledger=ledger, cors_origins=settings.cors_origins)
+    room = Room(LARGEST_BODIES * settings.max_body_bytes)
+    around = partial(_around, gate=gate, ledger=ledger, room=room, cors_origins=settings.cors_origins)
     app.build_middleware_stack = lambda: around(frameworks_own())  # type: ignore[method-assign]
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
@@ -129,9 +139,10 @@ def create_app(
     return app
 
 
-def _around(frameworks_own: ASGIApp, *, gate: Gate, ledger: Ledger, cors_origins: Sequence[str]) -> ASGIApp:
+def _around(frameworks_own: ASGIApp, *, gate: Gate, ledger: Ledger, room: Room, cors_origins: Sequence[str]) -> ASGIApp:
     """Ours around the framework's own layers."""
-    inside: ASGIApp = GateLayer(frameworks_own, gate=gate, refuse=_on_service_error, routes=all_routes())
+    held = HeldBodies(frameworks_own, room)
+    inside: ASGIApp = GateLayer(held, gate=gate, refuse=_on_service_error, routes=all_routes())
     if cors_origins:
         inside = CORSMiddleware(
             inside,

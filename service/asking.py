@@ -1,7 +1,7 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
 Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
-`middleware`, `openapi`, `app`, `cli` and `routes/`.
+`holding`, `middleware`, `openapi`, `app`, `cli` and `routes/`.
 """
 
 import asyncio

@@ -21,14 +21,17 @@ from fastapi import FastAPI
 
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
+from service.catalog import Catalog
+from service.cluster.words import asks_for_cluster
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import NotReadyError
 from service.keys import KeyRing
 from service.memory import keep_from_collection
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, open_engine_with
 from service.settings import Settings, read_settings
-from service.variants import Catalog, device_of, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -45,6 +48,11 @@ JOIN_S = 5.0
 
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError or BundleError when it cannot start."""
+    if asks_for_cluster(arguments, os.environ):
+        from service.cluster import cli as cluster  # brings all that a replica needs
+
+        cluster.main(arguments, os.environ)
+        return
     settings = read_settings(arguments, os.environ)
     set_up_logs(settings)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.

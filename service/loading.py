@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from service.bundles import LoadedBundle, OpenEngine
+from service.catalog import FailedBundle
 from service.errors import STOPPING, DrainingError, LoadError, RequestTimeoutError
 from service.memory import give_back_freed
 from service.routing import VariantName
 from service.serving import Serving, ServingVariant
-from service.variants import FailedBundle, scan, try_bundle
+from service.variants import scan, try_bundle
 from sparsebert.errors import SparseBertError
 
 log = logging.getLogger(__name__)

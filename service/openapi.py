@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 from service.asking import MAX_TIMEOUT_MS, TIMEOUT_HEADER
 from service.gate import is_admin, is_open
 from service.oip.schemas import ChangeRequest, IndexRequest, InferRequest
-from service.schemas import CompareRequest, ErrorAnswer, PredictRequest
+from service.schemas import CompareRequest, PredictRequest
+from sparsebert.answers import ErrorAnswer
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -74,7 +75,7 @@ STATUS_TEXTS = {
     409: "The bundle in the models folder cannot be loaded; what served before still does.",
     413: "The body is too large.",
     422: "A text is too long, or there are too many.",
-    429: "The queue is full, or the rate limit used up; see Retry-After.",
+    429: "The queue is full, too many large bodies are held, or the rate limit is used up; see Retry-After.",
     500: "The model failed.",
     503: "The variant is not ready, or the service is stopping; see Retry-After.",
     504: "The answer was not ready in time.",

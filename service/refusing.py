@@ -31,7 +31,7 @@ from service.errors import (
     UnknownVariantError,
 )
 from service.exchange import JSON_TYPE, Reply
-from service.schemas import ErrorAnswer
+from sparsebert.answers import ErrorAnswer
 
 log = logging.getLogger(__name__)
 

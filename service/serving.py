@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from service.batcher import Batcher
 from service.bundles import LoadedBundle
+from service.catalog import Catalog, FailedBundle
 from service.counted import Outcome, VariantFacts
 from service.devices import max_items
 from service.draining import Drain
-from service.engine import RUNTIME_VERSION
 from service.errors import (
     ClientGoneError,
     NotReadyError,
@@ -22,14 +22,16 @@ from service.errors import (
     RequestTimeoutError,
     UnknownVariantError,
 )
+from service.gpus import GpuMemory
 from service.leases import Lease
 from service.memory import Leaving
 from service.metrics import Metrics, VariantMetrics
+from service.onnx_engine import RUNTIME_VERSION
+from service.opening import device_of, num_workers
 from service.probabilities import softmax
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
 from service.tokenizing import TokenizingThreads
-from service.variants import Catalog, FailedBundle, device_of, num_workers
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
 from sparsebert.manifest import MODEL_FILE, Manifest
@@ -76,6 +78,8 @@ class Serving:
         self.device = device_of(settings)
         self.workers = WorkerPool(num_workers(settings), clock_s)
         self.tokenizing = TokenizingThreads(settings.max_queue_items)
+        # Told also when nothing is loaded any more: then it shows what was given back.
+        self._gpu: GpuMemory | None = None
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
         metrics.set_queue_limits(settings.max_queue_items, settings.max_queue_tokens)
@@ -195,14 +199,14 @@ class Serving:
         self._refresh_gpu()
 
     def _refresh_gpu(self) -> None:
-        gpu = next((one.bundle.engine.gpu for one in self.variants.values() if one.bundle.engine.gpu), None)
-        if gpu is not None:
-            use = gpu.used()
+        if self._gpu is not None:
+            use = self._gpu.used()
             self.metrics.set_gpu_memory(str(self.device), use.device_bytes if use else None, scope="device")
             self.metrics.set_gpu_memory(str(self.device), use.process_bytes if use else None, scope="process")
 
     def _serve(self, bundle: LoadedBundle) -> ServingVariant:
         manifest = bundle.manifest
+        self._gpu = bundle.engine.gpu or self._gpu
         facts = VariantFacts(
             name=bundle.name,
             version=manifest.version,

@@ -1,29 +1,25 @@
 """How is the service set up: its flags, its environment variables, their defaults and ranges?
 
-The one source of all four; knows nothing about what the values do. Environment and arguments are parameters.
+The one source of all four; knows nothing about what the values do, nor how they are read.
 """
 
-import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.arguments import ENV_PREFIX, read
 from service.devices import CACHING, MAX_BATCH_TOKENS, Device, DeviceName
 from service.rates import FORM, read_rate
-from sparsebert.errors import ConfigError
 
-ENV_PREFIX = "SPARSEBERT_"
 ORIGIN = re.compile(r"\*|https?://[^\s/?#@]+")
-METAVARS = {"int": "N", "float": "SECONDS", "Path": "FOLDER"}
 
 
 class Settings(BaseSettings):
-    """Every setting of the service; frozen."""
+    """Serve model bundles over HTTP; `sparsebert serve --ray --help` tells how on a cluster."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -230,87 +226,9 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-class _GivenEnvironment(EnvSettingsSource):
-    """Reads the mapping it is given instead of the process environment."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._given = {name.lower(): value for name, value in environment.items()}
-        super().__init__(Settings, env_ignore_empty=True)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name: value for name, value in self._given.items() if value}
-
-
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings of a command line; a flag wins over its environment variable.
 
     Raises ConfigError naming flag, value and range; SystemExit after --help or for an unknown flag.
     """
-    flags = vars(_parser().parse_args(list(arguments)))
-    values = {**_GivenEnvironment(environment)(), **flags}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error)) from error
-
-
-def flag_name(field: str) -> str:
-    """The flag of a field."""
-    return "--" + field.replace("_", "-")
-
-
-def env_name(field: str) -> str:
-    """The environment variable of a field."""
-    return ENV_PREFIX + field.upper()
-
-
-def allowed_values(field: str) -> str:
-    """The range of a field, in words."""
-    schema = Settings.model_json_schema()["properties"][field]
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    if schema["type"] not in ("integer", "number"):
-        return {"boolean": "true or false", "array": "a comma list"}.get(schema["type"], "text")
-    noun = "a whole number" if schema["type"] == "integer" else "a number"
-    low = f"from {schema['minimum']:g}" if "minimum" in schema else f"above {schema['exclusiveMinimum']:g}"
-    return f"{noun} {low} to {schema['maximum']:.10g}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sparsebert serve",
-        description="Serve model bundles over HTTP.",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    for name, field in Settings.model_fields.items():
-        if field.annotation is bool:
-            parser.add_argument(flag_name(name), action="store_true", help=_help(name, field))
-        else:
-            parser.add_argument(flag_name(name), metavar=_metavar(field), help=_help(name, field))
-    return parser
-
-
-def _metavar(field: FieldInfo) -> str:
-    return METAVARS.get(str(getattr(field.annotation, "__name__", "")), "WORD")
-
-
-def _help(name: str, field: FieldInfo) -> str:
-    text = f"{field.description} [default: {default_text(name)}; environment: {env_name(name)}]"
-    return text.replace("%", "%%")
-
-
-def default_text(name: str) -> str:
-    """The default of a field as a user would type it; `(empty)` for none."""
-    value: Any = Settings.model_fields[name].default
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value or ("0" if value == 0 else "(empty)"))
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    if not first["loc"]:
-        return str(first["ctx"]["error"])
-    field = str(first["loc"][0])
-    return f"{flag_name(field)} ({env_name(field)}) is {first['input']!r}: it must be {allowed_values(field)}"
+    return read(Settings, arguments, environment)

@@ -9,7 +9,6 @@ import asyncio
 from asyncio import TimerHandle
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.asking import is_longer
@@ -18,6 +17,8 @@ from service.exchange import RawHeaders, Reply
 
 METHOD, VERSION = b"POST", "1.1"
 LENGTH = b"content-length"
+# So much of each connection is held without being counted (`service/holding.py`); a text has a few hundred.
+MAX_BODY_BYTES = 16_384
 LONG_WAY = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"origin"))
 # Clients that send head and body in two pieces send them at once.
 REST_WITHIN_S = 0.02
@@ -143,7 +144,7 @@ class WholeProtocol(HttpToolsProtocol):
                 return None
             if name == LENGTH:
                 length = value.decode("latin-1")
-        fits = length and not is_longer(length, min(HIGH_WATER_LIMIT, self._direct.max_body_bytes))
+        fits = length and not is_longer(length, min(MAX_BODY_BYTES, self._direct.max_body_bytes))
         return route if fits else None
 
     def _go_the_long_way(self) -> None:

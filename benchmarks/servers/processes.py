@@ -96,11 +96,16 @@ def _each(processes: Sequence[psutil.Process], what: Callable[[psutil.Process], 
 def start(server: Server, settings: Settings, bundle: Path, environments: Path, logs: Path) -> Running:
     """Start and wait until it answers a text. Raises StartError."""
     port = free_port()
-    log = logs / f"{server.name}.log"
+    command, environment = _command(server, bundle, port, environments), _environment(server, settings, bundle, port)
+    return launch(server, port, command, environment, logs / f"{server.name}.log")
+
+
+def launch(server: Server, port: int, command: Sequence[str], environment: dict[str, str], log: Path) -> Running:
+    """The same of any command that serves on `port`."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            _command(server, bundle, port, environments),
-            env=_environment(server, settings, bundle, port),
+            command,
+            env=environment,
             cwd=ROOT,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 MAX_ITEMS = 64
@@ -18,6 +18,9 @@ TEXTS = (
     "warm, funny and wise", "the plot makes no sense at all", "I loved every minute of it", "awful acting",
 )  # fmt: skip
 PREDICT, COMPARE, INFER = "/v1/predict", "/v1/compare", "/v2/models/{model}/infer"
+LOAD = "/v1/admin/models/{model}/variants/{variant}/load"
+UNLOAD = "/v1/admin/models/{model}/variants/{variant}/unload"
+REPOSITORY = "/v2/repository/models/{model}/load"
 UNMATCHED = "unmatched"
 ANSWERED = frozenset({200, 429})
 
@@ -32,8 +35,20 @@ class Manner(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keys:
+    """One of each sort."""
+
+    user: str
+    limited: str
+    admin: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One request; a 200 must have the labels of `texts` by each of `variants`; `route` is the one of the metrics."""
+    """One request; a 200 must have the labels of `texts` by each of `variants`, or the fields of `told`.
+
+    `route` is the one of the metrics.
+    """
 
     kind: str
     sent: bytes
@@ -43,15 +58,27 @@ class Asked:
     manner: Manner = Manner.WAITS
     variants: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    told: tuple[tuple[str, object], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """Makes requests to the variants of one model."""
+    """Makes requests to the variants of one model, which are always there, and to `changing`, which may not be."""
 
     model: str
     variants: tuple[str, ...]
+    changing: str
+    keys: Keys
     rng: random.Random
+
+    @property
+    def everywhere(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self.variants, self.changing]))
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether `changing` is not loaded at times; where it is the only one it is only loaded again."""
+        return self.changing not in self.variants
 
     def next(self) -> Asked:
         """One of the kinds, by weight."""
@@ -66,9 +93,13 @@ class Maker:
 
 
 def good(maker: Maker, count: int = 1) -> Asked:
-    texts, variant = maker.texts(count), maker.variant()
-    body = {"inputs": list(texts), "variant": variant}
-    return Asked(kind=f"predict {count}", sent=request(PREDICT, body), variants=(variant,), texts=texts)
+    return predicted(f"predict {count}", maker, maker.variant(), count)
+
+
+def predicted(kind: str, maker: Maker, variant: str, count: int = 1, key: str | None = None) -> Asked:
+    texts = maker.texts(count)
+    sent = request(PREDICT, {"inputs": list(texts), "variant": variant}, key or maker.keys.user)
+    return Asked(kind=kind, sent=sent, variants=(variant,), texts=texts)
 
 
 def good_list(maker: Maker) -> Asked:
@@ -80,30 +111,27 @@ def burst(maker: Maker) -> Asked:
 
 
 def dribbled(maker: Maker) -> Asked:
-    one = good(maker)
-    return Asked(
-        kind="dribbled", sent=one.sent, manner=Manner.DRIBBLES, variants=one.variants, texts=one.texts
-    )  # fmt: skip
+    return replace(good(maker), kind="dribbled", manner=Manner.DRIBBLES)
 
 
 def cut(maker: Maker) -> Asked:
     text = " ".join(maker.rng.choices(WORDS, k=400))
     body = {"inputs": text, "variant": maker.variant(), "truncate": True}
-    return Asked(kind="cut", sent=request(PREDICT, body))
+    return Asked(kind="cut", sent=request(PREDICT, body, maker.keys.user))
 
 
 def compared(maker: Maker) -> Asked:
-    texts = maker.texts(1)
-    body = {"inputs": list(texts), "variants": list(maker.variants)}
-    sent = request(COMPARE, body)
-    return Asked(kind="compare", route=COMPARE, sent=sent, variants=maker.variants, texts=texts)
+    texts, variants = maker.texts(1), maker.everywhere
+    sent = request(COMPARE, {"inputs": list(texts), "variants": list(variants)}, maker.keys.user)
+    allowed = ANSWERED | ({404} if maker.comes_and_goes else {400})
+    return Asked(kind="compare", route=COMPARE, sent=sent, allowed=allowed, variants=variants, texts=texts)
 
 
 def inferred(maker: Maker) -> Asked:
     texts, variant = maker.texts(maker.rng.choice((1, 4))), maker.variant()
     tensor = {"name": "text", "shape": [len(texts)], "datatype": "BYTES", "data": list(texts)}
     body = {"inputs": [tensor], "parameters": {"variant": variant}, "outputs": [{"name": "label"}]}
-    sent = request(INFER.format(model=maker.model), body)
+    sent = request(INFER.format(model=maker.model), body, maker.keys.user)
     return Asked(kind="v2 JSON", route=INFER, sent=sent, variants=(variant,), texts=texts)
 
 
@@ -115,31 +143,78 @@ def inferred_binary(maker: Maker) -> Asked:
     }  # fmt: skip
     head = json.dumps({"inputs": [tensor], "parameters": {"variant": variant}, "outputs": [{"name": "label"}]}).encode()
     header = f"Inference-Header-Content-Length: {len(head)}\r\n"
-    sent = request(INFER.format(model=maker.model), head + data, header)
+    sent = request(INFER.format(model=maker.model), head + data, maker.keys.user, header)
     return Asked(kind="v2 binary", route=INFER, sent=sent, variants=(variant,), texts=texts)
 
 
 def hurried(maker: Maker) -> Asked:
     body = {"inputs": list(maker.texts(8)), "variant": maker.variant()}
-    sent = request(PREDICT, body, "X-Request-Timeout-Ms: 1\r\n")
+    sent = request(PREDICT, body, maker.keys.user, "X-Request-Timeout-Ms: 1\r\n")
     return Asked(kind="deadline of 1 ms", sent=sent, allowed=ANSWERED | {504})
+
+
+def changed(maker: Maker) -> Asked:
+    asked = predicted("predict, it changes", maker, maker.changing)
+    return replace(asked, allowed=ANSWERED | {404}) if maker.comes_and_goes else asked
+
+
+def limited(maker: Maker) -> Asked:
+    return predicted("a limited key", maker, maker.variant(), key=maker.keys.limited)
+
+
+def without_key(maker: Maker) -> Asked:
+    key = maker.rng.choice(("", "sparsebert_wrong", maker.keys.user[:-1], maker.keys.user + "x"))
+    sent = request(PREDICT, {"inputs": "good"}, key)
+    return Asked(kind="no key or a wrong one", sent=sent, allowed=frozenset({401}))
+
+
+def user_loads(maker: Maker) -> Asked:
+    path, told = LOAD.format(model=maker.model, variant=maker.changing), frozenset({403})
+    return Asked(kind="a user loads", route=LOAD, sent=request(path, b"", maker.keys.user), allowed=told)
+
+
+def changes(route: str, path: str, **told: object) -> Callable[[Maker], Asked]:
+    """An operator's request about the variant that changes."""
+
+    def make(maker: Maker) -> Asked:
+        at = path.format(model=maker.model, variant=maker.changing)
+        sent = request(at, b"", maker.keys.admin)
+        return Asked(kind=route, route=route, sent=sent, allowed=frozenset({200}), told=tuple(told.items()))
+
+    return make
+
+
+load, load_by_protocol = changes(LOAD, LOAD), changes(REPOSITORY, REPOSITORY.replace("{model}", "{model}.{variant}"))
+unload = changes(UNLOAD, UNLOAD)
+# When nothing else is asked, it has gone when that is answered.
+unload_whole = changes(UNLOAD, UNLOAD, gone=True)
+
+
+def unload_for_a_while(maker: Maker) -> Asked:
+    return unload(maker) if maker.comes_and_goes else load(maker)
+
+
+def load_what_is_not_there(maker: Maker) -> Asked:
+    sent = request(LOAD.format(model=maker.model, variant="nope"), b"", maker.keys.admin)
+    return Asked(kind="load what is not there", route=LOAD, sent=sent, allowed=frozenset({404}))
 
 
 def refused(
     kind: str, status: int, body: object, route: str = PREDICT, path: str | None = None
 ) -> Callable[[Maker], Asked]:
     def make(maker: Maker) -> Asked:
-        sent = request(path or route.format(model=maker.model), body)
+        sent = request(path or route.format(model=maker.model), body, maker.keys.user)
         return Asked(kind=kind, route=route, sent=sent, allowed=frozenset({status}))
 
     return make
 
 
 def read(path: str, route: str, status: int) -> Callable[[Maker], Asked]:
-    sent = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    return lambda _: Asked(
-        kind=f"GET {path}", method="GET", route=route, sent=sent, allowed=frozenset({status})
-    )  # fmt: skip
+    def make(maker: Maker) -> Asked:
+        sent = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {maker.keys.admin}\r\n\r\n".encode()
+        return Asked(kind=f"GET {path}", method="GET", route=route, sent=sent, allowed=frozenset({status}))
+
+    return make
 
 
 def vanishing(maker: Maker) -> Asked:
@@ -177,7 +252,7 @@ KINDS: list[tuple[Callable[[Maker], Asked], float]] = [
     (garbage, 4),
     (refused("broken JSON", 400, b'{"inputs": "good'), 4),
     (refused("not UTF-8", 400, b'{"inputs": "\xff"}'), 2),
-    (refused("deep JSON", 400, b'{"inputs": ' + b"[" * 50_000), 1),
+    (refused("deep JSON", 422, b'{"inputs": ' + b"[" * 50_000), 1),
     (refused("a NUL", 400, {"inputs": "good\0film"}), 2),
     (refused("a bad tensor", 400, {"inputs": [TENSOR]}, INFER), 2),
     (refused("an unknown variant", 404, {"inputs": "good", "variant": "nope"}), 3),
@@ -191,13 +266,25 @@ KINDS: list[tuple[Callable[[Maker], Asked], float]] = [
     (read("/readyz", "/readyz", 200), 2),
     (read("/v1/models", "/v1/models", 200), 1),
     (read("/v2/models/stats", "/v2/models/stats", 200), 1),
+    (read("/v1/admin/models", "/v1/admin/models", 200), 1),
+    (changed, 6),
+    (limited, 3),
+    (without_key, 3),
+    (user_loads, 1),
+    (load_what_is_not_there, 0.5),
+    # A load takes as long as a hundred texts.
+    (load, 0.1),
+    (load_by_protocol, 0.1),
+    (unload_for_a_while, 0.1),
 ]
 
 
-def request(path: str, body: object, headers: str = "") -> bytes:
-    """A request; `body` is bytes or a JSON value."""
+def request(path: str, body: object, key: str, headers: str = "") -> bytes:
+    """A request; `body` is bytes or a JSON value, no key is empty."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n{headers}\r\n".encode() + content
+    keyed = f"X-API-Key: {key}\r\n" if key else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n{keyed}{headers}\r\n"
+    return head.encode() + content
 
 
 def labels_of(answer: dict[str, object]) -> dict[str, list[str]]:

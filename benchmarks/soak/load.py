@@ -9,7 +9,7 @@ import re
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from benchmarks.soak.kinds import Asked, Manner, labels_of
@@ -38,9 +38,9 @@ class Client:
     """One connection, opened again whenever it was lost; asks one thing after the other."""
 
     def __init__(self, port: int, reference: dict[str, dict[str, str]], found: Found) -> None:
-        self._port = port
+        self.port = port
         self._reference = reference
-        self._found = found
+        self.found = found
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
@@ -51,13 +51,13 @@ class Client:
                 outcome = await self._outcome(asked)
         except TimeoutError:
             outcome = "hang"
-            self._found.wrong.append(f"{asked.kind}: no answer within {PATIENCE_S:.0f} s")
+            self.found.wrong.append(f"{asked.kind}: no answer within {PATIENCE_S:.0f} s")
             self.close()
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             outcome = "connection lost"
-            self._found.wrong.append(f"{asked.kind}: {error!r}")
+            self.found.wrong.append(f"{asked.kind}: {error!r}")
             self.close()
-        self._found.outcomes[asked.kind, outcome] += 1
+        self.found.outcomes[asked.kind, outcome] += 1
 
     def close(self) -> None:
         """Leave."""
@@ -71,17 +71,19 @@ class Client:
         if asked.manner is Manner.GARBAGE:
             return await self._garbage(asked.sent)
         status, body = await self._exchange(asked)
-        self._found.answered[asked.method, asked.route, status] += 1
+        self.found.answered[asked.method, asked.route, status] += 1
         if status not in asked.allowed:
-            self._found.wrong.append(f"{asked.kind}: {status} {body[:300]!r}")
+            self.found.wrong.append(f"{asked.kind}: {status} {body[:300]!r}")
         elif status == 200 and asked.texts:
             self._check(asked, json.loads(body))
+        elif status == 200 and asked.told and not dict(asked.told).items() <= json.loads(body).items():
+            self.found.wrong.append(f"{asked.kind}: {body[:300]!r}")
         return str(status)
 
     async def _exchange(self, asked: Asked) -> tuple[int, bytes]:
         if self._reader is None or self._writer is None or self._reader.at_eof():
             self.close()
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
         pieces = [asked.sent]
         if asked.manner is Manner.DRIBBLES:
             third = len(asked.sent) // 3
@@ -100,17 +102,17 @@ class Client:
 
     async def _vanish(self, sent: bytes) -> str:
         """Send and reset the connection without reading."""
-        _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(sent)
         await asyncio.sleep(0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         writer.close()
-        self._found.num_vanished += 1
+        self.found.num_vanished += 1
         return "vanished"
 
     async def _garbage(self, sent: bytes) -> str:
         """What is no HTTP is closed or told so, and never a 500."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(sent)
             writer.write_eof()
@@ -120,26 +122,22 @@ class Client:
         finally:
             writer.close()
         if answer and not re.match(rb"HTTP/1\.1 4\d\d ", answer):
-            self._found.wrong.append(f"garbage was answered with {answer[:100]!r}")
+            self.found.wrong.append(f"garbage was answered with {answer[:100]!r}")
         return "400" if answer else "closed"
 
     def _check(self, asked: Asked, answer: dict[str, object]) -> None:
         expected = {name: [self._reference[name][text] for text in asked.texts] for name in asked.variants}
-        self._found.num_checked += len(asked.texts) * len(asked.variants)
+        self.found.num_checked += len(asked.texts) * len(asked.variants)
         if labels_of(answer) != expected:
-            self._found.wrong.append(f"{asked.kind}: labels {labels_of(answer)}, expected {expected}")
+            self.found.wrong.append(f"{asked.kind}: labels {labels_of(answer)}, expected {expected}")
 
 
-async def run(clients: list[Client], count: int, make: Callable[[], Asked], tick: Callable[[int], None]) -> None:
-    """Every client asks again when it knows what became of its last request; `tick` hears how many were begun."""
-    begun = 0
+async def run(clients: list[Client], asked: Iterator[Asked]) -> None:
+    """Every client asks the next thing when it knows what became of its last request."""
 
     async def keep_asking(client: Client) -> None:
-        nonlocal begun
-        while begun < count:
-            begun += 1
-            tick(begun)
-            await client.ask(make())
+        for one in asked:
+            await client.ask(one)
         client.close()
 
     await asyncio.gather(*(keep_asking(client) for client in clients))

@@ -12,8 +12,8 @@ from service.openapi import DEADLINE, error_responses
 from service.routes import reach
 from service.routes.models import state_of
 from service.routing import VariantName, pick
-from service.schemas import FolderAnswer, FolderVariant, LoadAnswer, UnloadAnswer
 from service.serving import Serving
+from sparsebert.answers import FolderAnswer, FolderVariant, LoadAnswer, UnloadAnswer
 
 router = APIRouter(tags=["admin"])
 

@@ -17,8 +17,9 @@ from service.predicting import Predicted
 from service.routes import reach
 from service.routes.predict import predictions
 from service.routes.reach import milliseconds
-from service.schemas import CompareAnswer, ComparedVariant, CompareRequest, Prediction, Timings, parse
+from service.schemas import CompareRequest, parse
 from service.serving import Serving, ServingVariant
+from sparsebert.answers import CompareAnswer, ComparedVariant, Prediction, Timings
 
 router = APIRouter(tags=["inference"])
 

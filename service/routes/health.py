@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from service.errors import NotReadyError
 from service.openapi import error_responses
 from service.routes import reach
-from service.schemas import HealthAnswer
+from sparsebert.answers import HealthAnswer
 
 router = APIRouter(tags=["health"])
 

@@ -1,14 +1,13 @@
 """`GET /v1/models`: which variants are here, what are they and how do they fare?"""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
 from service.routes import reach
 from service.routing import VariantName
-from service.schemas import ModelsAnswer, VariantAnswer
 from service.serving import Serving
+from sparsebert.answers import ModelsAnswer, VariantAnswer, VariantState
 
 router = APIRouter(tags=["models"])
 
@@ -17,7 +16,7 @@ router = APIRouter(tags=["models"])
 class State:
     """How a variant fares."""
 
-    name: Literal["ready", "failed", "dead", "unloaded"]
+    name: VariantState
     error: str | None
 
 

@@ -8,8 +8,9 @@ from service.openapi import error_responses, request_body
 from service.predicting import Predicted
 from service.probabilities import top_labels
 from service.routes import reach
-from service.schemas import PredictAnswer, PredictRequest, parse
+from service.schemas import PredictRequest, parse
 from service.serving import Serving, ServingVariant
+from sparsebert.answers import PredictAnswer
 
 router = APIRouter(tags=["inference"])
 

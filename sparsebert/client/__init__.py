@@ -19,12 +19,15 @@ except ModuleNotFoundError as error:
     raise MissingExtraError(
         f"sparsebert.client needs: pip install 'sparsebert[client]' (the package {error.name!r} is missing)"
     ) from error
-from sparsebert.client.answers import (
+from sparsebert.answers import (
     CompareAnswer,
     ComparedVariant,
+    FolderVariant,
+    LoadAnswer,
     PredictAnswer,
     Prediction,
     Timings,
+    UnloadAnswer,
     VariantAnswer,
 )
 from sparsebert.client.asking import Pair
@@ -36,12 +39,15 @@ __all__ = [
     "ClientError",
     "CompareAnswer",
     "ComparedVariant",
+    "FolderVariant",
+    "LoadAnswer",
     "Pair",
     "PredictAnswer",
     "Prediction",
     "RefusedError",
     "Timings",
     "UnexpectedAnswerError",
+    "UnloadAnswer",
     "UnreachableError",
     "VariantAnswer",
 ]

@@ -6,10 +6,13 @@ Pure: values in, values out. Knows nothing about how they travel.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
 from sparsebert.client.errors import RefusedError, UnexpectedAnswerError
+
+FOLDER = "/v1/admin/models"
 
 AnswerType = TypeVar("AnswerType", bound=BaseModel)
 
@@ -54,6 +57,11 @@ def compare_body(
     )
 
 
+def change_path(model: str, variant: str, verb: str) -> str:
+    """Path to load or unload a variant; a name stays one part of it, whatever is in it."""
+    return f"{FOLDER}/{_as_part(model)}/variants/{_as_part(variant)}/{verb}"
+
+
 def read_answer(schema: type[AnswerType], status: int, content: bytes, request_id: str | None) -> AnswerType:
     """The answer of a request. Raises RefusedError or UnexpectedAnswerError."""
     if status != 200:
@@ -71,8 +79,12 @@ def refusal(status: int, content: bytes, request_id: str | None) -> RefusedError
     try:
         told = _Refusal.model_validate_json(content)
     except ValidationError:
-        return RefusedError(status, "the server refused without a reason; is it this service?", request_id)
+        return RefusedError(status, "the server refused without a reason; is it this service, or a proxy?", request_id)
     return RefusedError(status, told.error, told.request_id or request_id)
+
+
+def _as_part(name: str) -> str:
+    return quote(name, safe="").replace(".", "%2E")  # `..` would lead out
 
 
 def _written(inputs: Inputs) -> object:

@@ -1,8 +1,9 @@
 """How do requests travel to the service and back, blocking or async, and when are they sent again?
 
-Every request is a question without effect, so sending one twice is harmless: it is sent again when the connection
-breaks, and on 429, 502 and 503, after what Retry-After says or else ever longer. No other refusal is tried again,
-and no request whose time is up. Knows nothing about what is asked.
+A question has no effect, so sending one twice is harmless: it is sent again when the connection breaks, and on 429,
+502 and 503, after what Retry-After says or else ever longer. A change is sent again only when it cannot have been
+made: no connection was to be had, or the service says with 429 or 503 that it did not begin. No other refusal is
+tried again, and no request whose time is up. Knows nothing about what is asked.
 """
 
 from collections.abc import Sequence
@@ -12,26 +13,48 @@ from typing import Any, Self, TypeVar
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from sparsebert.client.answers import CompareAnswer, ModelsAnswer, PredictAnswer, VariantAnswer
-from sparsebert.client.asking import Inputs, compare_body, predict_body, read_answer, refusal
+from sparsebert.answers import (
+    CompareAnswer,
+    FolderAnswer,
+    FolderVariant,
+    LoadAnswer,
+    ModelsAnswer,
+    PredictAnswer,
+    UnloadAnswer,
+    VariantAnswer,
+)
+from sparsebert.client.asking import FOLDER, Inputs, change_path, compare_body, predict_body, read_answer, refusal
 from sparsebert.client.errors import ClientError, UnexpectedAnswerError, UnreachableError
+from sparsebert.client.proxies import carrier
 
 RETRIED_STATUSES = (429, 502, 503)
 RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
+# Of a change: a proxy's 502 does not say whether it was made.
+UNTOUCHED_STATUSES = (429, 503)
+UNTOUCHED_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
 BACKOFF_S = 0.1
 LONGEST_WAIT_S = 10.0
 REQUEST_ID_HEADER = "x-request-id"
 
-AnswerType = TypeVar("AnswerType", PredictAnswer, CompareAnswer, ModelsAnswer)
+AnswerType = TypeVar("AnswerType", PredictAnswer, CompareAnswer, ModelsAnswer, FolderAnswer, LoadAnswer, UnloadAnswer)
 
 
 def retrying(retries: int) -> Retry:
-    """When a request is sent again; at most `retries` times."""
+    """When a question is sent again; at most `retries` times."""
+    return _retry(retries, RETRIED_STATUSES, RETRIED_ERRORS)
+
+
+def retrying_change(retries: int) -> Retry:
+    """When a change is sent again; at most `retries` times."""
+    return _retry(retries, UNTOUCHED_STATUSES, UNTOUCHED_ERRORS)
+
+
+def _retry(retries: int, statuses: Sequence[int], errors: Sequence[type[httpx.HTTPError]]) -> Retry:
     return Retry(
         total=retries,
         allowed_methods=("GET", "POST"),
-        status_forcelist=RETRIED_STATUSES,
-        retry_on_exceptions=RETRIED_ERRORS,
+        status_forcelist=statuses,
+        retry_on_exceptions=errors,
         backoff_factor=BACKOFF_S,
         max_backoff_wait=LONGEST_WAIT_S,
     )
@@ -42,7 +65,8 @@ class Client:
 
     `api_key`, made by `sparsebert key`, is sent as `Authorization: Bearer`; `timeout_s` is the longest wait for a
     connection and for an answer;
-    `transport` carries the requests, httpx's own when left out. All methods raise ClientError.
+    `transport` carries the requests; when left out httpx's own does, through the proxy that the environment names.
+    All methods raise ClientError.
     """
 
     def __init__(
@@ -54,8 +78,9 @@ class Client:
         retries: int = 3,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        carrier = RetryTransport(transport or httpx.HTTPTransport(), retrying(retries))
-        self._http = httpx.Client(base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=carrier)
+        self._change = {"retry": retrying_change(retries)}
+        retried = RetryTransport(transport or carrier(httpx.HTTPTransport, base_url), retrying(retries))
+        self._http = httpx.Client(base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried)
 
     def predict(
         self,
@@ -68,7 +93,7 @@ class Client:
     ) -> PredictAnswer:
         """Label texts with one variant, the default when none is named."""
         body = predict_body(inputs, model=model, variant=variant, top_k=top_k, truncate=truncate)
-        return self._ask(PredictAnswer, "POST", "/v1/predict", body)
+        return self._ask(PredictAnswer, "POST", "/v1/predict", json=body)
 
     def compare(
         self,
@@ -85,11 +110,26 @@ class Client:
         body = compare_body(
             inputs, model=model, variants=variants, baseline=baseline, repeats=repeats, top_k=top_k, truncate=truncate
         )
-        return self._ask(CompareAnswer, "POST", "/v1/compare", body)
+        return self._ask(CompareAnswer, "POST", "/v1/compare", json=body)
 
     def models(self) -> list[VariantAnswer]:
         """Every variant of the service, also those that did not load."""
         return self._ask(ModelsAnswer, "GET", "/v1/models").variants
+
+    def folder(self) -> list[FolderVariant]:
+        """Every variant in the models folder and what is loaded of it; for admin keys, as the two below are."""
+        return self._ask(FolderAnswer, "GET", FOLDER).variants
+
+    def load(self, model: str, variant: str) -> LoadAnswer:
+        """Load a variant as it lies in the models folder now, or load it again; a load that fails changes nothing.
+
+        One that takes longer than the service lets a request take (status 504) goes on; `folder` tells when it is done.
+        """
+        return self._ask(LoadAnswer, "POST", change_path(model, variant, "load"), extensions=self._change)
+
+    def unload(self, model: str, variant: str) -> UnloadAnswer:
+        """Unload a variant; requests that run on it end on it."""
+        return self._ask(UnloadAnswer, "POST", change_path(model, variant, "unload"), extensions=self._change)
 
     def ready(self) -> bool:
         """Whether the service takes requests now; asks once."""
@@ -107,10 +147,8 @@ class Client:
     ) -> None:
         self.close()
 
-    def _ask(
-        self, schema: type[AnswerType], method: str, path: str, body: dict[str, object] | None = None
-    ) -> AnswerType:
-        return _read(schema, self._send(method, path, json=body))
+    def _ask(self, schema: type[AnswerType], method: str, path: str, **more: Any) -> AnswerType:
+        return _read(schema, self._send(method, path, **more))
 
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
@@ -131,9 +169,10 @@ class AsyncClient:
         retries: int = 3,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        carrier = RetryTransport(transport or httpx.AsyncHTTPTransport(), retrying(retries))
+        self._change = {"retry": retrying_change(retries)}
+        retried = RetryTransport(transport or carrier(httpx.AsyncHTTPTransport, base_url), retrying(retries))
         self._http = httpx.AsyncClient(
-            base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=carrier
+            base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried
         )
 
     async def predict(
@@ -147,7 +186,7 @@ class AsyncClient:
     ) -> PredictAnswer:
         """Label texts with one variant, the default when none is named."""
         body = predict_body(inputs, model=model, variant=variant, top_k=top_k, truncate=truncate)
-        return await self._ask(PredictAnswer, "POST", "/v1/predict", body)
+        return await self._ask(PredictAnswer, "POST", "/v1/predict", json=body)
 
     async def compare(
         self,
@@ -164,11 +203,26 @@ class AsyncClient:
         body = compare_body(
             inputs, model=model, variants=variants, baseline=baseline, repeats=repeats, top_k=top_k, truncate=truncate
         )
-        return await self._ask(CompareAnswer, "POST", "/v1/compare", body)
+        return await self._ask(CompareAnswer, "POST", "/v1/compare", json=body)
 
     async def models(self) -> list[VariantAnswer]:
         """Every variant of the service, also those that did not load."""
         return (await self._ask(ModelsAnswer, "GET", "/v1/models")).variants
+
+    async def folder(self) -> list[FolderVariant]:
+        """Every variant in the models folder and what is loaded of it; for admin keys, as the two below are."""
+        return (await self._ask(FolderAnswer, "GET", FOLDER)).variants
+
+    async def load(self, model: str, variant: str) -> LoadAnswer:
+        """Load a variant as it lies in the models folder now, or load it again; a load that fails changes nothing.
+
+        One that takes longer than the service lets a request take (status 504) goes on; `folder` tells when it is done.
+        """
+        return await self._ask(LoadAnswer, "POST", change_path(model, variant, "load"), extensions=self._change)
+
+    async def unload(self, model: str, variant: str) -> UnloadAnswer:
+        """Unload a variant; requests that run on it end on it."""
+        return await self._ask(UnloadAnswer, "POST", change_path(model, variant, "unload"), extensions=self._change)
 
     async def ready(self) -> bool:
         """Whether the service takes requests now; asks once."""
@@ -186,10 +240,8 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _ask(
-        self, schema: type[AnswerType], method: str, path: str, body: dict[str, object] | None = None
-    ) -> AnswerType:
-        return _read(schema, await self._send(method, path, json=body))
+    async def _ask(self, schema: type[AnswerType], method: str, path: str, **more: Any) -> AnswerType:
+        return _read(schema, await self._send(method, path, **more))
 
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:

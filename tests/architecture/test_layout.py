@@ -70,7 +70,7 @@ def test_the_service_uses_the_contract_and_its_own_packages():
     others = {name.split(".")[0] for name in imported("service")} - set(sys.stdlib_module_names) - {"service"}
     assert others == {
         "fastapi", "numpy", "onnxruntime", "opentelemetry", "prometheus_client", "psutil", "pydantic", "pydantic_core",
-        "pydantic_settings", "pynvml", "sparsebert", "starlette", "structlog", "tokenizers", "uvicorn",
+        "pydantic_settings", "pynvml", "ray", "sparsebert", "starlette", "structlog", "tokenizers", "uvicorn",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.http_load import Answer, Load
+from benchmarks.servers import cluster
 from benchmarks.servers.grid import LIMIT, Cell, capacity, cell_of, cells, read_records
 from benchmarks.servers.install import PEERS, names
 from benchmarks.servers.limit import PLANS, Plan, chunks, one_pass
@@ -190,3 +191,21 @@ def test_the_limit_sorts_by_length_and_answers_in_order():
         "4",
     ]
     assert classifier.batches == [[5, 4], [3, 2], [1]]
+
+
+def test_what_ray_costs_is_told_by_the_ratios_of_each_round():
+    def cell(way: str, number: int, connections: int, per_second: float) -> dict:
+        times = {"p50_ms": 1.0, "p99_ms": 2.0, "cpu_ms": 3.0}
+        told = {"way": way, "round": number, "connections": connections, "per_second": per_second}
+        return {**told, **times, "errors": 0, "unanswered": 1}
+
+    cells = [
+        cell(way, number, connections, 100.0 * (number + 1) * (0.5 if way.startswith("Ray") else 1.0))
+        for way in cluster.WAYS
+        for number in range(2)
+        for connections in cluster.CONNECTIONS
+    ]
+    rows = cluster.table(cells).splitlines()
+    assert len(rows) == 2 + len(cluster.WAYS) * len(cluster.CONNECTIONS)
+    assert rows[2] == "| one process, 1 thread | 1 | 150 | 1.0 | 2.0 | 3.00 | 1.00 | 2 |"
+    assert rows[4] == "| Ray, 1 replica | 1 | 75 | 1.0 | 2.0 | 3.00 | 0.50 | 2 |"

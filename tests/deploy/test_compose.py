@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.arguments import env_name
 from service.cli import JOIN_S
-from service.settings import Settings, env_name, read_settings
+from service.settings import Settings, read_settings
 from sparsebert.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from service.settings import ENV_PREFIX, Settings, env_name, read_settings
+from service.arguments import ENV_PREFIX, env_name
+from service.settings import Settings, read_settings
 from sparsebert.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.arguments import ENV_PREFIX, env_name
 from service.cli import JOIN_S
-from service.settings import ENV_PREFIX, Settings, env_name, read_settings
+from service.settings import Settings, read_settings
 from sparsebert.cli import COMMANDS
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"

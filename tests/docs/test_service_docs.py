@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.app import PATHS, ROUTERS, label_sets, statuses
+from service.arguments import allowed_values, default_text, env_name, flag_name
+from service.cluster.settings import ClusterSettings
 from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
 from service.devices import EXTRAS
 from service.gate import is_admin, is_open
@@ -16,18 +19,17 @@ from service.metrics import Metrics
 from service.oip.reading import PASSED_OVER, PASSED_OVER_PREFIX
 from service.oip.schemas import InferAnswer, InferParameters
 from service.routing import VariantName
-from service.schemas import (
+from service.schemas import CompareRequest, PredictRequest
+from service.settings import Settings
+from sparsebert.answers import (
     CompareAnswer,
-    CompareRequest,
     FolderAnswer,
     HealthAnswer,
     LoadAnswer,
     ModelsAnswer,
     PredictAnswer,
-    PredictRequest,
     UnloadAnswer,
 )
-from service.settings import Settings, allowed_values, default_text, env_name, flag_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "service.md"
 
@@ -46,17 +48,28 @@ def code(cell: str) -> str:
     return cell.split("`")[1]
 
 
-def test_settings() -> None:
-    expected = {
+def told(kind: type[Settings], fields: Iterable[str]) -> dict[str, list[str]]:
+    """What a table of settings must say."""
+    return {
         flag_name(name): [
             env_name(name),
-            default_text(name),
-            f"{field.description} Allowed: {allowed_values(name)}.",
+            default_text(kind, name),
+            f"{kind.model_fields[name].description} Allowed: {allowed_values(kind, name)}.",
         ]
-        for name, field in Settings.model_fields.items()
+        for name in fields
     }
-    written = {code(row[0]): [code(row[1]), code(row[2]), row[3].removesuffix(" |")] for row in rows("Settings")}
-    assert written == expected
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "fields"),
+    [
+        ("Settings", Settings, list(Settings.model_fields)),
+        ("On a cluster", ClusterSettings, [name for name in ClusterSettings.model_fields if name.startswith("ray")]),
+    ],
+)
+def test_settings(heading: str, kind: type[Settings], fields: list[str]) -> None:
+    written = {code(row[0]): [code(row[1]), code(row[2]), row[3].removesuffix(" |")] for row in rows(heading)}
+    assert written == told(kind, fields)
 
 
 def test_devices() -> None:

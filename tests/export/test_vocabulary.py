@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from export.vocabulary import kept_ids, prune_tokenizer, shrink
 from service.bundles import open_bundle
-from service.engine import OnnxEngine
+from service.onnx_engine import OnnxEngine
 from sparsebert.cli import run
 from sparsebert.errors import ExportError
 

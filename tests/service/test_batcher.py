@@ -1,85 +1,23 @@
 """Every admitted text ends exactly once, whatever is killed."""
 
 import asyncio
-import functools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batching import LIMITS, Gate, assert_all_ended, echo, encoding, occupied, start
 from service.batcher import Batcher
-from service.encoding import EncodedBatch, Encoding, FloatArray, pad
+from service.encoding import EncodedBatch, FloatArray, pad
 from service.engine import EchoEngine, Halt
 from service.errors import DrainingError, EngineError, QueueFullError, RequestTimeoutError, TooManyError
-from service.tickets import Answer, Ending
+from service.tickets import Ending
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
 
-LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=8, max_queue_items=8, max_queue_tokens=64)
 
-
-def encoding(*ids: int) -> Encoding:
-    return Encoding(input_ids=ids, token_type_ids=(0,) * len(ids), num_tokens_full=len(ids))
-
-
-def echo(*ids: int) -> list[float]:
-    return [float(sum(position * one for position, one in enumerate(ids, 1))), float(len(ids))]
-
-
-class Gate:
-    """Holds the engine inside its first batch until it is opened."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.entered = asyncio.Event()
-        self._loop = loop
-        self._open = threading.Event()
-
-    def __call__(self, batch: EncodedBatch) -> None:
-        self._loop.call_soon_threadsafe(self.entered.set)
-        assert self._open.wait(timeout=30)
-
-    def open(self) -> None:
-        self._open.set()
-
-
-def start(
-    engine: EchoEngine, limits: BatchLimits = LIMITS, clock_s: Callable[[], float] | None = None, **arguments: object
-) -> Batcher:
-    """A batcher with one worker."""
-    clock_s = clock_s or asyncio.get_running_loop().time
-    pool = WorkerPool(1, clock_s)
-    pool.start()
-    batcher = Batcher("reviews/dense", engine, limits, pool=pool, clock_s=clock_s, **arguments)
-    batcher.start()
-    return batcher
-
-
-async def occupied() -> tuple[Batcher, EchoEngine, Gate, "asyncio.Task[Answer]"]:
-    """A batcher whose engine is held inside a batch of one text, until the gate is opened."""
-    gate = Gate(asyncio.get_running_loop())
-    engine = EchoEngine(gate)
-    batcher = start(engine)
-    running = asyncio.create_task(batcher.submit([encoding(1)]))
-    await gate.entered.wait()
-    return batcher, engine, gate, running
-
-
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*arguments: object, **named: object) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), timeout=30))
-
-    return wrapper
-
-
-def assert_all_ended(batcher: Batcher) -> None:
-    assert batcher.num_admitted == sum(batcher.endings.values())
-    assert (batcher.num_queued, batcher.queued_tokens) == (0, 0)
-
-
-@in_loop
 async def test_answers_are_in_the_order_of_the_inputs() -> None:
     batcher = start(EchoEngine())
     answer = await batcher.submit([encoding(5, 6, 7), encoding(1), encoding(9, 9)])
@@ -89,7 +27,6 @@ async def test_answers_are_in_the_order_of_the_inputs() -> None:
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_what_waits_while_the_engine_works_goes_together() -> None:
     batcher, engine, gate, first = await occupied()
     others = [asyncio.ensure_future(batcher.submit([encoding(number, 1)])) for number in (2, 3, 4)]
@@ -101,7 +38,6 @@ async def test_what_waits_while_the_engine_works_goes_together() -> None:
     batcher.close()
 
 
-@in_loop
 async def test_an_engine_that_raises_fails_its_batch_and_nothing_else() -> None:
     def refuse_thirteen(batch: EncodedBatch) -> None:
         if 13 in batch.input_ids_BS:
@@ -117,7 +53,6 @@ async def test_an_engine_that_raises_fails_its_batch_and_nothing_else() -> None:
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_cancelled_texts_never_reach_the_engine() -> None:
     batcher, engine, gate, running = await occupied()
     queued = asyncio.ensure_future(batcher.submit([encoding(2), encoding(3)]))
@@ -135,7 +70,6 @@ async def test_cancelled_texts_never_reach_the_engine() -> None:
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
     batcher, _, gate, running = await occupied()
     running.cancel()
@@ -147,7 +81,6 @@ async def test_a_caller_that_leaves_during_its_batch_harms_nobody() -> None:
     assert batcher.endings == {Ending.CANCELLED: 1, Ending.OK: 1}
 
 
-@in_loop
 async def test_closing_ends_what_waits_and_what_runs() -> None:
     batcher, _, gate, running = await occupied()
     queued = asyncio.ensure_future(batcher.submit([encoding(2)]))
@@ -163,7 +96,6 @@ async def test_closing_ends_what_waits_and_what_runs() -> None:
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_a_list_is_admitted_whole_or_not_at_all() -> None:
     batcher, _, gate, running = await occupied()
     queued = asyncio.ensure_future(batcher.submit([encoding(number) for number in range(6)]))
@@ -179,7 +111,6 @@ async def test_a_list_is_admitted_whole_or_not_at_all() -> None:
     assert batcher.endings == {Ending.OK: 7}
 
 
-@in_loop
 async def test_a_list_that_could_never_be_admitted_says_so() -> None:
     batcher = start(EchoEngine())
     with pytest.raises(TooManyError, match="more than the whole queue holds"):
@@ -187,7 +118,6 @@ async def test_a_list_that_could_never_be_admitted_says_so() -> None:
     batcher.close()
 
 
-@in_loop
 async def test_the_wait_in_the_queue_and_the_time_of_the_batch_are_told() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())
@@ -203,7 +133,6 @@ async def test_the_wait_in_the_queue_and_the_time_of_the_batch_are_told() -> Non
     batcher.close()
 
 
-@in_loop
 async def test_silence_is_counted_only_while_a_batch_runs_or_after_death() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())
@@ -236,7 +165,6 @@ class Halting(EchoEngine):
         raise RuntimeError("halted")
 
 
-@in_loop
 async def test_a_batch_is_stopped_when_its_last_waiter_left_and_not_before() -> None:
     entered = asyncio.Queue[None]()
     loop = asyncio.get_running_loop()
@@ -258,7 +186,6 @@ async def test_a_batch_is_stopped_when_its_last_waiter_left_and_not_before() -> 
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_late_texts_are_dropped_in_the_queue() -> None:
     now_s = 100.0
     gate = Gate(asyncio.get_running_loop())
@@ -280,7 +207,6 @@ async def test_late_texts_are_dropped_in_the_queue() -> None:
     assert_all_ended(batcher)
 
 
-@in_loop
 async def test_closing_stops_the_batch_that_runs() -> None:
     entered = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -328,7 +254,7 @@ def test_counters_add_up_and_nobody_gets_the_answer_of_another(
         assert batcher.num_admitted == sum(len(sizes) for sizes in requests)
         assert_all_ended(batcher)
 
-    in_loop(scenario)()
+    asyncio.run(asyncio.wait_for(scenario(), timeout=30))
 
 
 def test_padding_is_zeros_on_the_right() -> None:

@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from sparsebert.client import AsyncClient, Client, Pair, RefusedError
 
@@ -64,6 +66,56 @@ def test_many_at_once(service_url: str) -> None:
 
     with Client(service_url) as client:
         assert asyncio.run(scenario()) == [one.label for one in client.predict(texts).predictions]
+
+
+class Through(httpx.BaseTransport):
+    """Carries requests to an app that runs in this process."""
+
+    def __init__(self, app: TestClient) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._app.request(request.method, str(request.url), content=request.read(), headers=request.headers)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+
+def test_an_admin_lists_loads_and_unloads(
+    admin_client: TestClient, models_folder: Path, write_bundle: Callable[..., Path]
+) -> None:
+    write_bundle(models_folder, variant="broken", golden_off_by=1.0)
+    key = admin_client.headers.pop("X-API-Key")
+    with Client("http://here", api_key=key, transport=Through(admin_client)) as client:
+        assert [(one.variant, one.state, one.version) for one in client.folder()] == [
+            ("broken", "unloaded", None), ("dense", "ready", "0123456789ab"), ("sparse", "ready", "0123456789ab"),
+        ]  # fmt: skip
+        unloaded = client.unload("reviews", "sparse")
+        assert (unloaded.former_version, unloaded.gone) == ("0123456789ab", True)
+        assert [(one.variant, one.state) for one in client.models()] == [("dense", "ready"), ("sparse", "unloaded")]
+        loaded = client.load("reviews", "sparse")
+        assert (loaded.version, loaded.former_version) == ("0123456789ab", None)
+        assert client.load("reviews", "sparse").former_version == "0123456789ab"
+        with pytest.raises(RefusedError, match="variant reviews/broken did not load") as caught:
+            client.load("reviews", "broken")
+        assert caught.value.status == 409
+        with pytest.raises(RefusedError, match="there is no model '..'"):
+            client.load("..", "sparse")
+    with Client("http://here", transport=Through(admin_client)) as client, pytest.raises(RefusedError) as caught:
+        client.folder()
+    assert caught.value.status == 401
+
+
+def test_an_admin_of_a_process(admin_service) -> None:
+    key = admin_service.headers["X-API-Key"]
+
+    async def scenario() -> None:
+        async with AsyncClient(admin_service.url, api_key=key) as client:
+            assert (await client.load("reviews", "sparse")).former_version is None
+            assert (await client.predict("good", variant="sparse")).version == "0123456789ab"
+            assert (await client.unload("reviews", "sparse")).gone
+            states = {(one.model, one.variant): one.state for one in await client.folder()}
+            assert states["reviews", "sparse"] == "unloaded"
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

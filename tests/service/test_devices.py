@@ -22,8 +22,8 @@ from service.devices import (
     providers,
     wheels_problem,
 )
+from service.opening import num_workers
 from service.settings import Settings, read_settings
-from service.variants import num_workers
 from sparsebert.errors import ConfigError
 
 CPU, CUDA, TENSORRT, OPENVINO = Device("cpu"), Device("cuda", 1), Device("tensorrt"), Device("openvino")

@@ -11,8 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.encoding import Encoding, pad
-from service.engine import Halt, OnnxEngine
+from service.engine import Halt
 from service.memory import resident_bytes
+from service.onnx_engine import OnnxEngine
 
 TEXT = (2, 4, 8, 3)
 BATCH = pad([Encoding(input_ids=TEXT, token_type_ids=(0,) * len(TEXT), num_tokens_full=len(TEXT))])

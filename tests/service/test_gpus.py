@@ -8,13 +8,16 @@ import onnxruntime
 import pytest
 from starlette.testclient import TestClient
 
-from service import engine as engines
+from service import onnx_engine, provider
 from service.app import create_app
 from service.bundles import open_bundle
 from service.devices import Device
 from service.encoding import Encoding, pad
-from service.engine import Halt, OnnxEngine, installed_wheels, prepare
+from service.engine import Halt
 from service.gpus import CudaDriver, FixedGpuMemory, GpuUse, NvmlMemory, check_gpu, watch_gpu
+from service.keys import KeyRing, Scope, make_key
+from service.onnx_engine import OnnxEngine
+from service.provider import installed_wheels, prepare
 from service.settings import Settings
 from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError
@@ -78,8 +81,8 @@ def test_the_start_ends_when_the_build_has_no_such_provider() -> None:
 
 def test_a_provider_that_is_built_in_and_does_not_start_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """As onnxruntime-gpu without CUDA's libraries does: the session that it gives is one on the CPU."""
-    monkeypatch.setattr(engines.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
+    monkeypatch.setattr(provider.ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(provider, "providers", lambda device, work: ["CPUExecutionProvider"])
     with pytest.raises(
         ConfigError, match=r"CUDAExecutionProvider cannot start \(.*libonnxruntime_providers_\w+\.so.*\); pip"
     ):
@@ -89,7 +92,7 @@ def test_a_provider_that_is_built_in_and_does_not_start_ends_the_start(monkeypat
 def test_a_session_on_another_provider_is_no_answer(
     tmp_path: Path, write_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "providers", lambda device, work: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnx_engine, "providers", lambda device, work: ["CPUExecutionProvider"])
     with pytest.raises(BundleError, match="opened by CPUExecutionProvider in place of CUDAExec"):
         OnnxEngine(write_bundle(tmp_path) / "model.onnx", threads=1, device=CUDA)
 
@@ -105,6 +108,9 @@ def test_bound_tensors_give_the_same_and_are_stopped_the_same(
     with pytest.raises(Exception, match="terminate flag"):
         bound.run(BATCH, halt)
     assert bound.run(BATCH, Halt()).tolist() == fed.run(BATCH, Halt()).tolist()
+
+
+ADMIN_PLAIN, ADMIN_KEY = make_key("operator", Scope.ADMIN, None, lambda size: "k" * size)
 
 
 def use(device: int, process: int | None) -> GpuUse:
@@ -147,3 +153,21 @@ def test_metrics_tell_the_memory_of_the_gpu(models_folder: Path) -> None:
     assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="process"} NaN' in second
     assert 'sparsebert_model_memory_bytes{kind="gpu_load_delta",model="reviews",variant="dense"} 50.0' in first
     assert (told["gpu_memory_bytes"], told["nodes_on_cpu"]) == (50, 0)
+
+
+def test_the_memory_of_the_gpu_is_told_when_nothing_is_loaded_any_more(models_folder: Path) -> None:
+    gpu = FixedGpuMemory(use(900, 100), use(1000, 150), use(1000, 150), use(800, 20))
+    settings = Settings(models=models_folder, threads=1, device="cuda", variants="dense")
+
+    def open_engine(graph: Path) -> OnnxEngine:
+        return OnnxEngine(graph, threads=1, gpu=gpu)
+
+    catalog = load_catalog(settings, open_engine, lambda: 0.0)
+    app = create_app(settings, catalog, open_engine=open_engine, ring=KeyRing(keys=(ADMIN_KEY,)))
+    del catalog
+    with TestClient(app, headers={"X-API-Key": ADMIN_PLAIN}) as client:
+        assert 'used_bytes{device="cuda:0",scope="process"} 150.0' in client.get("/metrics").text
+        assert client.post("/v1/admin/models/reviews/variants/dense/unload").json()["gone"]
+        after = client.get("/metrics").text
+    assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="device"} 800.0' in after
+    assert 'sparsebert_gpu_memory_used_bytes{device="cuda:0",scope="process"} 20.0' in after

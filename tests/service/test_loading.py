@@ -1,126 +1,21 @@
-"""What runs ends on what it began with, loads stand in nobody's way, and what is unloaded leaves memory."""
+"""What runs ends on what it began with, and loads stand in nobody's way."""
 
 import asyncio
-import functools
 import json
-import shutil
-import threading
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 
+from gated_loading import DENSE, FIRST, SECOND, SPARSE, Gate, WriteBundle, predict, renew, running, soon
 from service.deadlines import of_service
-from service.draining import Drain
-from service.encoding import EncodedBatch, FloatArray
-from service.engine import Halt, OnnxEngine
-from service.errors import DrainingError, EngineError, LoadError, RequestTimeoutError, UnknownVariantError
+from service.errors import DrainingError, LoadError, RequestTimeoutError, UnknownVariantError
 from service.exchange import Asked
 from service.loading import Loader
-from service.memory import Leaving
-from service.metrics import Metrics
-from service.predicting import Predicted, Predictor
+from service.onnx_engine import OnnxEngine
 from service.records import RequestRecord
 from service.routes import compare
-from service.routing import VariantName
-from service.serving import Serving
-from service.settings import Settings
-from service.tokenizer import TextInput
-from service.variants import load_catalog
-
-WriteBundle = Callable[..., Path]
-FIRST, SECOND = "0123456789ab", "ba9876543210"
-DENSE, SPARSE = (VariantName(model="reviews", variant=variant) for variant in ("dense", "sparse"))
 
 
-class Gate:
-    """What workers compute, and what is opened, waits while it is closed."""
-
-    def __init__(self) -> None:
-        self.computing, self.opening = threading.Event(), threading.Event()
-        self.entered = threading.Semaphore(0)
-        self.computing.set()
-        self.opening.set()
-        self.poisoned = False
-
-    def open_engine(self, graph: Path) -> "GatedEngine":
-        if threading.current_thread().name == "load":
-            self.entered.release()
-            assert self.opening.wait(timeout=30)
-        return GatedEngine(graph, self)
-
-    async def until_entered(self) -> None:
-        assert await asyncio.get_running_loop().run_in_executor(None, partial(self.entered.acquire, timeout=30))
-
-
-class GatedEngine(OnnxEngine):
-    def __init__(self, graph: Path, gate: Gate) -> None:
-        super().__init__(graph, threads=1)
-        self._gate = gate
-
-    def run(self, batch: EncodedBatch, halt: Halt) -> FloatArray:
-        if threading.current_thread().name == "engine":
-            self._gate.entered.release()
-            assert self._gate.computing.wait(timeout=30)
-            if self._gate.poisoned:
-                raise MemoryError
-        return super().run(batch, halt)
-
-
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*arguments: object, **named: object) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), timeout=60))
-
-    return wrapper
-
-
-@asynccontextmanager
-async def running(models: Path, gate: Gate) -> AsyncIterator[tuple[Serving, Loader]]:
-    settings, clock_s = Settings(models=models, threads=1), asyncio.get_running_loop().time
-    catalog = load_catalog(settings, gate.open_engine, clock_s)
-    serving = Serving(settings, catalog, Metrics([], []), Drain(1.0), clock_s)
-    del catalog
-    serving.start()
-    loader = Loader(serving, gate.open_engine)
-    try:
-        yield serving, loader
-    finally:
-        gate.computing.set()
-        gate.opening.set()
-        await loader.close()
-        await serving.close()
-        await asyncio.to_thread(serving.workers.join, 30)
-        await asyncio.to_thread(loader.join, 30)
-
-
-def predict(serving: Serving, variant: str = "sparse") -> asyncio.Task[tuple[str, Predicted]]:
-    """A request that found its variant before this returns."""
-
-    async def answer() -> tuple[str, Predicted]:
-        found = serving.find("reviews", variant)
-        record = RequestRecord(request_id="1", began_s=0.0)
-        predictor = Predictor(clock_s=serving.clock_s, tokenizing=serving.tokenizing, record=record)
-        inputs = [TextInput(text="good film")]
-        predicted = await predictor.predict(found, inputs, truncate=False, deadline=of_service(serving.clock_s(), 30.0))
-        return found.bundle.manifest.version, predicted
-
-    return asyncio.ensure_future(answer())
-
-
-def renew(models: Path, write_bundle: WriteBundle) -> None:
-    shutil.rmtree(models / "reviews" / "sparse")
-    write_bundle(models, variant="sparse", seed=9, version=SECOND)
-
-
-def soon() -> float:
-    return asyncio.get_running_loop().time() + 30
-
-
-@in_loop
 async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Path, write_bundle: WriteBundle) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -144,7 +39,6 @@ async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Pa
         assert predicted.probabilities_NC.tolist() != expected
 
 
-@in_loop
 async def test_an_unload_waits_for_requests_until_its_deadline(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -163,7 +57,6 @@ async def test_an_unload_waits_for_requests_until_its_deadline(models_folder: Pa
         await again
 
 
-@in_loop
 async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -183,7 +76,6 @@ async def test_a_comparison_keeps_what_it_compares(models_folder: Path) -> None:
         assert (await loader.unload(SPARSE, soon())).gone
 
 
-@in_loop
 async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -199,7 +91,6 @@ async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Pat
         assert loader.loading == set()
 
 
-@in_loop
 async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -217,7 +108,6 @@ async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Pa
         assert sorted(serving.variants) == [SPARSE]
 
 
-@in_loop
 async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundle: WriteBundle) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -236,7 +126,6 @@ async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundl
         assert (await predict(serving))[0] == SECOND
 
 
-@in_loop
 async def test_a_load_that_is_done_when_the_service_stops_does_not_serve(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -251,7 +140,6 @@ async def test_a_load_that_is_done_when_the_service_stops_does_not_serve(models_
         assert serving.variants is before
 
 
-@in_loop
 async def test_what_still_runs_on_a_former_bundle_is_told_when_the_service_ends(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -266,7 +154,6 @@ async def test_what_still_runs_on_a_former_bundle_is_told_when_the_service_ends(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret of opening"), SystemExit(3)])
-@in_loop
 async def test_whatever_opening_raises_is_told_and_changes_nothing(
     models_folder: Path, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -280,7 +167,6 @@ async def test_whatever_opening_raises_is_told_and_changes_nothing(
         assert type(error).__name__ in caplog.text
 
 
-@in_loop
 async def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(models_folder: Path) -> None:
     def write(graph: Path) -> OnnxEngine:
         engine = OnnxEngine(graph, threads=1)
@@ -291,58 +177,3 @@ async def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(models_fol
         with pytest.raises(LoadError, match="reviews/sparse was written to while it was loaded; load it again when it"):
             await Loader(serving, write).load(SPARSE, soon())
         assert (await predict(serving))[0] == FIRST
-
-
-def watches(serving: Serving) -> list[weakref.ref[object]]:
-    bundle = serving.variants[SPARSE].bundle
-    return [weakref.ref(bundle.engine), weakref.ref(bundle)]
-
-
-@pytest.mark.parametrize("poisoned", [False, True], ids=["answered", "failed"])
-@pytest.mark.parametrize("reload", [False, True], ids=["unload", "load"])
-@in_loop
-async def test_nothing_holds_what_is_unloaded(models_folder: Path, poisoned: bool, reload: bool) -> None:
-    gate = Gate()
-    async with running(models_folder, gate) as (serving, loader):
-        watched = watches(serving)
-        gate.poisoned = poisoned
-        if poisoned:
-            with pytest.raises(EngineError):
-                await predict(serving)
-        else:
-            await predict(serving)
-        serving.refresh_gauges(0.0)
-        if reload:
-            await loader.load(SPARSE, soon())
-        await loader.unload(SPARSE, soon())
-        assert [watch() for watch in watched] == [None, None]
-
-
-@in_loop
-async def test_nothing_holds_what_did_not_load(models_folder: Path) -> None:
-    opened: list[weakref.ref[object]] = []
-
-    def open_engine(graph: Path) -> OnnxEngine:
-        engine = OnnxEngine(graph, threads=1)
-        opened.append(weakref.ref(engine))
-        (graph.parent / "golden.json").touch()
-        return engine
-
-    async with running(models_folder, Gate()) as (serving, _):
-        with pytest.raises(LoadError):
-            await Loader(serving, open_engine).load(SPARSE, soon())
-        assert [watch() for watch in opened] == [None]
-
-
-class Thing:
-    """May be watched."""
-
-
-def test_what_is_still_held_is_told() -> None:
-    held, alone = Thing(), Thing()
-    assert not Leaving(held).give_back([0.0])
-    circle = [alone]
-    circle.append(circle)  # type: ignore[arg-type]
-    leaving = Leaving(alone)
-    del alone, circle
-    assert leaving.give_back([0.0])

@@ -10,37 +10,25 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from benchmarks.service_process import Served, started
 from service.workers import MAX_DEATHS
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 COMMAND = [sys.executable, "-m", "sparsebert", "serve"]
+FLAGS = ("--threads", "1")
 
 
-@contextmanager
-def started(models: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A running service and its port."""
-    command = [*COMMAND, "--models", str(models), "--port", "0", "--threads", "1", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if found := re.search(r"serving on http://127\.0\.0\.1:(\d+)/", line):
-                    yield process, int(found[1])
-                    break
-            else:
-                pytest.fail("".join(lines))
-        finally:
-            process.kill()
+def ends_well(service: Served) -> bool:
+    """Whether it ends with 0 and has no traceback to tell of."""
+    code, log = service.ending()
+    return code == 0 and "Traceback" not in log
 
 
 def test_sigterm_while_it_loads_ends_it(tmp_path: Path) -> None:
@@ -68,71 +56,65 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_in_flight_is_answered_after_the_signal(models_folder: Path, sign: signal.Signals) -> None:
-    with started(models_folder) as (process, port):
-        assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
-        assert ask(port, "POST", "/v1/predict", b"x" * 10_000_000)[0] == 413
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+    with started(models_folder, *FLAGS) as service:
+        assert ask(service.port, "POST", "/v1/predict", BODY)[0] == 200
+        assert ask(service.port, "POST", "/v1/predict", b"x" * 10_000_000)[0] == 413
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as slow:
             # The server says 100 when the route begins to read the body: the request is in flight then.
             head = (
                 f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n\r\n"
             )
             slow.sendall(head.encode())
             assert slow.recv(1000).startswith(b"HTTP/1.1 100")
-            process.send_signal(sign)
-            while ask(port, "GET", "/readyz")[0] == 200:
+            service.process.send_signal(sign)
+            while ask(service.port, "GET", "/readyz")[0] == 200:
                 pass
-            assert ask(port, "POST", "/v1/predict", BODY)[0] == 503
+            assert ask(service.port, "POST", "/v1/predict", BODY)[0] == 503
             slow.sendall(BODY)
             answer = b""
             while chunk := slow.recv(10_000):
                 answer += chunk
             assert answer.startswith(b"HTTP/1.1 200")
             assert b'"predictions"' in answer
-        assert process.wait(timeout=30) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        assert ends_well(service)
 
 
 def test_a_drain_does_not_wait_for_ever(models_folder: Path) -> None:
     with (
-        started(models_folder, "--drain-timeout-s", "0") as (process, port),
-        socket.create_connection(("127.0.0.1", port), timeout=30) as slow,
+        started(models_folder, *FLAGS, "--drain-timeout-s", "0") as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=30) as slow,
     ):
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")
-        process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
         answer = b""
         while chunk := slow.recv(10_000):
             answer += chunk
         assert answer.startswith(b"HTTP/1.1 503")
         assert b'{"error":"the service is stopping; ' in answer
-        assert process.wait(timeout=30) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        assert ends_well(service)
 
 
 def test_a_second_signal_does_not_wait(models_folder: Path) -> None:
     with (
-        started(models_folder, "--drain-timeout-s", "600") as (process, port),
-        socket.create_connection(("127.0.0.1", port), timeout=30) as slow,
+        started(models_folder, *FLAGS, "--drain-timeout-s", "600") as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=30) as slow,
     ):
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")
-        process.send_signal(signal.SIGTERM)
-        while ask(port, "GET", "/readyz")[0] == 200:
+        service.process.send_signal(signal.SIGTERM)
+        while ask(service.port, "GET", "/readyz")[0] == 200:
             pass
-        process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
         assert b"".join(iter(lambda: slow.recv(10_000), b"")).startswith(b"HTTP/1.1 503")
-        assert process.wait(timeout=60) == 0
-        assert process.stderr is not None
-        assert "Traceback" not in process.stderr.read()
+        assert ends_well(service)
 
 
 # Loads when a line comes in; then the word "awful" kills the thread that computes it.
 DEADLY = """
 import sys
 from service.cli import serve
-from service.engine import OnnxEngine
+from service.onnx_engine import OnnxEngine
 from service.settings import read_settings
 
 AWFUL = 7
@@ -212,17 +194,17 @@ def test_json_logs_and_traces(models_folder: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Collector) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         endpoint = f"http://127.0.0.1:{collector.server_port}"
-        flags = ["--log-format", "json", "--access-log", "--otlp-endpoint", endpoint]
-        with started(models_folder, *flags) as (process, port):
-            assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
-            process.send_signal(signal.SIGTERM)
-            assert process.stderr is not None
-            lines = [json.loads(line) for line in process.stderr]
-            assert process.wait(timeout=60) == 0
+        flags = [*FLAGS, "--log-format", "json", "--access-log", "--otlp-endpoint", endpoint]
+        with started(models_folder, *flags) as service:
+            assert ask(service.port, "POST", "/v1/predict", BODY)[0] == 200
+            service.process.send_signal(signal.SIGTERM)
+            code, log = service.ending()
+            assert code == 0
         collector.shutdown()
+    lines = [json.loads(line) for line in log.splitlines()]
     # The signal may come before the line of the answered request.
     [request] = [line for line in lines if line["event"] == "request"]
-    stopping, stopped = [line for line in lines if line is not request]
+    *_, stopping, stopped = [line for line in lines if line is not request]
     assert (request["event"], request["status"], request["tokens"]) == ("request", 200, 5)
     assert "request_id" not in stopping
     assert (stopping["event"], stopped["event"]) == ("stopping on SIGTERM: 0 requests in flight", "stopped")
@@ -233,17 +215,17 @@ def test_json_logs_and_traces(models_folder: Path) -> None:
 
 
 def test_garbage_on_the_socket_harms_nobody(models_folder: Path) -> None:
-    with started(models_folder) as (process, port):
+    with started(models_folder, *FLAGS) as service:
         for garbage in (
             b"\0\xff\xfe garbage\r\n\r\n",
             b"POST /v1/predict HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
             b"GET",
         ):
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
                 connection.sendall(garbage)
-        assert ask(port, "POST", "/v1/predict", BODY)[0] == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert ask(service.port, "POST", "/v1/predict", BODY)[0] == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert ends_well(service)
 
 
 def fails_with(*flags: str) -> str:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings, allowed_values, read_settings
+from service.arguments import allowed_values
+from service.settings import Settings, read_settings
 from sparsebert.errors import ConfigError
 
 
@@ -106,5 +107,5 @@ def test_help_tells_every_flag_its_default_and_its_variable(capsys: pytest.Captu
 
 
 def test_ranges_in_words() -> None:
-    assert allowed_values("threads") == "a whole number from 0 to 256"
-    assert allowed_values("models") == "text"
+    assert allowed_values(Settings, "threads") == "a whole number from 0 to 256"
+    assert allowed_values(Settings, "models") == "text"

@@ -12,11 +12,14 @@ from starlette.testclient import TestClient
 
 from service.app import create_app
 from service.bundles import check_golden, check_processor, open_bundle
+from service.catalog import Catalog
 from service.encoding import EncodedBatch, FloatArray
-from service.engine import EchoEngine, Halt, OnnxEngine
+from service.engine import EchoEngine, Halt
+from service.onnx_engine import OnnxEngine
+from service.opening import cache_folder, open_engine_with
 from service.settings import Settings
 from service.tokenizer import TextTokenizer
-from service.variants import Catalog, cache_folder, load_catalog, open_engine_with
+from service.variants import load_catalog
 from sparsebert.errors import BundleError, ConfigError
 from sparsebert.manifest import Golden, GoldenInput, read_manifest, seal
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 
 import httpx
@@ -20,10 +19,11 @@ from service.app import create_app
 from service.connections import BoundedProtocol
 from service.direct import Route, Whole
 from service.exchange import Reply
-from service.schemas import PredictAnswer
+from service.opening import open_engine_with
 from service.settings import Settings
-from service.variants import load_catalog, open_engine_with
+from service.variants import load_catalog
 from service.whole import REST_WITHIN_S
+from sparsebert.answers import PredictAnswer
 
 Way = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 HEAD = b"POST /direct HTTP/1.1\r\nHost: x\r\n"
@@ -185,19 +185,10 @@ class Connection:
             await asyncio.wait(set(self.protocol.tasks))
 
 
-def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    @wraps(test)
-    def run(*arguments: object, **named: object) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
-
-
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nx-route: /direct\r\n\r\nbody"
 
 
 @pytest.mark.parametrize("pieces", [[FOUR + b"body"], [FOUR, b"body"], [HEAD, b"Content-Length: 4\r\n\r\nbo", b"dy"]])
-@in_loop
 async def test_a_whole_request_is_answered_in_one_write(pieces: list[bytes]) -> None:
     one = Connection()
     await one.send(*pieces)
@@ -219,7 +210,6 @@ async def test_a_whole_request_is_answered_in_one_write(pieces: list[bytes]) -> 
         HEAD + b"Content-Length: 4\r\nOrigin: https://elsewhere\r\n",
     ],
 )
-@in_loop
 async def test_others_go_through_the_app(head: bytes) -> None:
     one = Connection()
     await one.send(head + b"\r\nbody")
@@ -227,7 +217,6 @@ async def test_others_go_through_the_app(head: bytes) -> None:
     assert one.wire.written.endswith(b"app")
 
 
-@in_loop
 async def test_a_body_without_length_or_with_too_many_bytes_goes_through_the_app() -> None:
     one = Connection()
     await one.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
@@ -236,7 +225,6 @@ async def test_a_body_without_length_or_with_too_many_bytes_goes_through_the_app
     assert (one.direct.asked, one.through) == ([], [b"body", b"x" * 1001, b""])
 
 
-@in_loop
 async def test_a_body_that_takes_its_time_goes_through_the_app() -> None:
     one, loop = Connection(), asyncio.get_running_loop()
     one.protocol.data_received(FOUR + b"bo")
@@ -247,7 +235,6 @@ async def test_a_body_that_takes_its_time_goes_through_the_app() -> None:
     assert (one.direct.asked, one.through) == ([], [b"body"])
 
 
-@in_loop
 async def test_what_is_sent_too_soon_is_answered_in_its_turn() -> None:
     one = Connection()
     one.direct.let.clear()
@@ -259,7 +246,6 @@ async def test_what_is_sent_too_soon_is_answered_in_its_turn() -> None:
     assert one.wire.written.endswith(b"app")
 
 
-@in_loop
 async def test_a_connection_is_closed_when_the_client_wants_that() -> None:
     one = Connection()
     await one.send(HEAD + b"Content-Length: 4\r\nConnection: close\r\n\r\nbody")
@@ -268,7 +254,6 @@ async def test_a_connection_is_closed_when_the_client_wants_that() -> None:
 
 
 @pytest.mark.parametrize("ended", ["gone", "cut off"])
-@in_loop
 async def test_what_works_on_an_answer_hears_that_nobody_waits(ended: str) -> None:
     one = Connection()
     one.direct.let.clear()
@@ -284,7 +269,6 @@ async def test_what_works_on_an_answer_hears_that_nobody_waits(ended: str) -> No
     assert one.wire.written == b""
 
 
-@in_loop
 async def test_a_client_that_left_before_its_turn_is_not_written_to() -> None:
     one = Connection()
     one.protocol.data_received(FOUR + b"body")
@@ -293,7 +277,6 @@ async def test_a_client_that_left_before_its_turn_is_not_written_to() -> None:
     assert one.wire.written == b""
 
 
-@in_loop
 async def test_a_server_that_stops_hands_over_what_came_so_far() -> None:
     one = Connection()
     one.protocol.data_received(FOUR + b"bo")

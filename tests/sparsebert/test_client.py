@@ -11,7 +11,6 @@ import httpx
 import pytest
 from httpx_retries import retry as retry_module
 
-from service import schemas
 from sparsebert.client import (
     AsyncClient,
     Client,
@@ -20,7 +19,6 @@ from sparsebert.client import (
     RefusedError,
     UnexpectedAnswerError,
     UnreachableError,
-    answers,
 )
 from sparsebert.errors import SparseBertError
 
@@ -31,6 +29,11 @@ PREDICTED = {
     ],
     "timings_ms": {"tokenize": 0.1, "queue": 0.2, "infer": 1.5, "total": 2.0},
 }  # fmt: skip
+LOADED = {
+    "model": "demo", "variant": "sparse", "version": "0123456789ab", "former_version": None, "load_s": 0.2,
+    "memory_bytes": 1000,
+}  # fmt: skip
+UNLOADED = {"model": "demo", "variant": "sparse", "former_version": "0123456789ab", "gone": True}
 URL = "http://service"
 
 
@@ -72,18 +75,22 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     return waited
 
 
-def predict(server: Answers, form: type, *inputs: object, **options: object):
-    """One call to `predict` of either form of the client."""
+def call(server: Answers, form: type, method: str, *inputs: object, **options: object):
+    """One call to a method of either form of the client."""
     own = {name: options.pop(name) for name in ("api_key", "retries") if name in options}
     if form is Client:
         with Client(URL, transport=server.transport, **own) as client:
-            return client.predict(*inputs, **options)
+            return getattr(client, method)(*inputs, **options)
 
     async def scenario():
         async with AsyncClient(URL, transport=server.transport, **own) as client:
-            return await client.predict(*inputs, **options)
+            return await getattr(client, method)(*inputs, **options)
 
     return asyncio.run(scenario())
+
+
+def predict(server: Answers, form: type, *inputs: object, **options: object):
+    return call(server, form, "predict", *inputs, **options)
 
 
 BOTH = pytest.mark.parametrize("form", [Client, AsyncClient])
@@ -189,15 +196,52 @@ def test_ready_asks_once(status: int, ready: bool, waits: list[float]) -> None:
             client.ready()
 
 
-@pytest.mark.parametrize("name", ["PredictAnswer", "CompareAnswer", "ModelsAnswer"])
-def test_answers_are_those_of_the_service(name: str) -> None:
-    def shape(package: types.ModuleType) -> str:
-        schema = getattr(package, name).model_json_schema()
-        for part in (schema, *schema["$defs"].values()):
-            part.pop("description", None)
-        return json.dumps(schema, sort_keys=True)
+@BOTH
+def test_the_folder_is_listed_loaded_and_unloaded(form: type) -> None:
+    variant = {
+        "model": "demo", "variant": "sparse", "default": True, "state": "unloaded", "error": None, "version": None,
+        "found": True, "loading": False,
+    }  # fmt: skip
+    server = Answers(ok({"variants": [variant]}), ok(LOADED), ok(UNLOADED))
+    [listed] = call(server, form, "folder", api_key="secret")
+    assert (listed.variant, listed.state, listed.found) == ("sparse", "unloaded", True)
+    assert call(server, form, "load", "demo", "sparse", api_key="secret").version == "0123456789ab"
+    assert call(server, form, "unload", "demo", "sparse", api_key="secret").gone
+    assert [(one.method, one.url.path, one.headers["authorization"]) for one in server.requests] == [
+        ("GET", "/v1/admin/models", "Bearer secret"),
+        ("POST", "/v1/admin/models/demo/variants/sparse/load", "Bearer secret"),
+        ("POST", "/v1/admin/models/demo/variants/sparse/unload", "Bearer secret"),
+    ]
 
-    assert shape(answers) == shape(schemas)
+
+def test_a_name_stays_one_part_of_the_path() -> None:
+    server = Answers(refused(404), refused(404))
+    for names in (("..", "a/b"), ("a?b#c", "%2e")):
+        with pytest.raises(RefusedError):
+            call(server, Client, "load", *names)
+    assert [one.url.raw_path for one in server.requests] == [
+        b"/v1/admin/models/%2E%2E/variants/a%2Fb/load",
+        b"/v1/admin/models/a%3Fb%23c/variants/%252e/load",
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["load", "unload"])
+def test_a_change_is_sent_again_only_when_it_cannot_have_been_made(form: type, method: str, waits: list[float]) -> None:
+    answer = ok({"load": LOADED, "unload": UNLOADED}[method])
+    begun = Answers(
+        refused(429, retry_after="2"), refused(503, retry_after="1"), httpx.ConnectError("nobody listens"), answer
+    )
+    assert call(begun, form, method, "demo", "sparse").variant == "sparse"
+    assert waits[:2] == [2.0, 1.0]
+    for status in (409, 502, 504):
+        server = Answers(refused(status, retry_after="1"))
+        with pytest.raises(RefusedError):
+            call(server, form, method, "demo", "sparse")
+    for error in (httpx.ReadError("reset"), httpx.RemoteProtocolError("gone"), httpx.ReadTimeout("late")):
+        with pytest.raises(UnreachableError):
+            call(Answers(error), form, method, "demo", "sparse")
+    assert len(waits) == 3
 
 
 def test_without_its_extra_it_names_the_cure() -> None:

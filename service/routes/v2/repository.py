@@ -33,7 +33,7 @@ AS_IT_LIES = "a bundle is loaded as it lies in the models folder: change it ther
     "/v2/repository/index",
     summary="List every variant",
     response_model=list[IndexEntry],
-    responses=error_responses(400, 413, 422, 504),
+    responses=error_responses(400, 413, 422, 429, 504),
     openapi_extra=request_body("IndexRequest", required=False),
 )
 async def index(request: Request) -> Response:
@@ -49,7 +49,7 @@ async def index(request: Request) -> Response:
     f"{MODEL}/load",
     summary="Load a model, or load it again",
     response_class=Response,
-    responses=error_responses(400, 404, 409, 413, 422, 503, 504),
+    responses=error_responses(400, 404, 409, 413, 422, 429, 503, 504),
     openapi_extra=request_body("ChangeRequest", required=False),
 )
 async def load(request: Request, model: ModelPath) -> Response:
@@ -68,7 +68,7 @@ async def load(request: Request, model: ModelPath) -> Response:
     f"{MODEL}/unload",
     summary="Unload a model",
     response_class=Response,
-    responses=error_responses(400, 404, 413, 503, 504),
+    responses=error_responses(400, 404, 413, 429, 503, 504),
     openapi_extra=request_body("ChangeRequest", required=False),
 )
 async def unload(request: Request, model: ModelPath) -> Response:

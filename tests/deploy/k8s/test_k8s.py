@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from service.app import PATHS
+from service.arguments import env_name
 from service.cli import JOIN_S
-from service.settings import Settings, env_name, read_settings
+from service.settings import Settings, read_settings
 from sparsebert import __version__
 
 ROOT = Path(__file__).parents[3]

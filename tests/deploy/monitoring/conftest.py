@@ -1,7 +1,6 @@
 """A real Prometheus, with the configuration and rules of deploy/prometheus, that watches a real service under load."""
 
 import re
-import runpy
 import shutil
 import subprocess
 import threading
@@ -16,6 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import yaml
+
+from benchmarks.service_process import started
+from tiny_bundles import write_tiny_bundle
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "deploy" / "prometheus"
@@ -152,14 +154,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     Use it in one file only: pytest-xdist gives each file to one process, and each process starts its own.
     """
     find_tool("prometheus")
-    of_service = runpy.run_path(str(ROOT / "tests" / "service" / "conftest.py"))
     folder = tmp_path_factory.mktemp("watched")
     for variant, seed in SEEDS.items():
-        of_service["write_tiny_bundle"](folder / "models", variant=variant, seed=seed)
+        write_tiny_bundle(folder / "models", variant=variant, seed=seed)
     with (
-        of_service["serving_process"](folder / "models", "--default-variant", "reviews/dense") as (_, url),
-        load(url),
-        watching(url, folder) as server,
+        started(folder / "models", "--threads", "1", "--default-variant", "reviews/dense") as service,
+        load(service.url),
+        watching(service.url, folder) as server,
     ):
         server.wait_for("rate(sparsebert_experiment_pairs_total[1m]) > 0")
         yield server

@@ -1,45 +1,21 @@
 """An exception in packing, padding, the engine, its answer or an observer fails its own batch and nothing else."""
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from batching import encoding, start
 from service.batcher import Batcher, SilentObserver
 from service.encoding import EncodedBatch, Encoding, FloatArray
 from service.engine import EchoEngine, Halt
 from service.errors import EngineError
 from service.packing import choose_batch
 from service.tickets import Ending
-from service.waiting import BatchLimits
-from service.workers import WorkerPool
 
-LIMITS = BatchLimits(max_batch_tokens=32, max_batch_items=8, max_queue_items=8, max_queue_tokens=64)
 GOOD, POISON = (5, 6), (13, 13, 13)
-
-
-def encoding(*ids: int) -> Encoding:
-    return Encoding(input_ids=ids, token_type_ids=(0,) * len(ids), num_tokens_full=len(ids))
-
-
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*arguments: object, **named: object) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), timeout=60))
-
-    return wrapper
-
-
-def start(engine: EchoEngine, **arguments: object) -> Batcher:
-    clock_s = asyncio.get_running_loop().time
-    pool = WorkerPool(1, clock_s)
-    pool.start()
-    batcher = Batcher("reviews/dense", engine, LIMITS, pool=pool, clock_s=clock_s, **arguments)
-    batcher.start()
-    return batcher
 
 
 def broken_packing(lengths: list[int], max_tokens: int, max_items: int) -> list[int]:
@@ -81,12 +57,10 @@ async def assert_fails_alone(batcher: Batcher, poisoned: Encoding) -> None:
     batcher.close()
 
 
-@in_loop
 async def test_packing() -> None:
     await assert_fails_alone(start(EchoEngine(), packing=broken_packing), encoding(*POISON))
 
 
-@in_loop
 async def test_packing_that_always_fails_ends_every_text() -> None:
     def broken(*_: object) -> list[int]:
         raise ZeroDivisionError
@@ -100,12 +74,10 @@ async def test_packing_that_always_fails_ends_every_text() -> None:
     batcher.close()
 
 
-@in_loop
 async def test_padding() -> None:
     await assert_fails_alone(start(EchoEngine()), replace(encoding(*POISON), token_type_ids=(0,) * 2))
 
 
-@in_loop
 async def test_engine() -> None:
     def refuse(batch: EncodedBatch) -> None:
         if POISON[0] in batch.input_ids_BS:
@@ -115,7 +87,6 @@ async def test_engine() -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@in_loop
 async def test_answer(answer: str) -> None:
     await assert_fails_alone(start(Answering(ANSWERS[answer])), encoding(*POISON))
 
@@ -127,7 +98,6 @@ class Complaining(SilentObserver):
         raise RuntimeError("no room for batches")
 
 
-@in_loop
 async def test_observer(caplog: pytest.LogCaptureFixture) -> None:
     batcher = start(EchoEngine(), observer=Complaining())
     assert (await batcher.submit([encoding(*GOOD)])).rows_NC.tolist() == [[17.0, 2.0]]

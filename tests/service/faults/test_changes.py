@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from service.deadlines import of_service
 from service.draining import Drain
 from service.encoding import EncodedBatch, FloatArray
-from service.engine import Halt, OnnxEngine
+from service.engine import Halt
 from service.errors import DrainingError, LoadError, UnknownVariantError
 from service.loading import Loader
 from service.metrics import Metrics
+from service.onnx_engine import OnnxEngine
 from service.predicting import Predictor
 from service.probabilities import softmax
 from service.records import RequestRecord

@@ -4,14 +4,14 @@ import json
 import random
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from benchmarks.service_process import started
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\n"
@@ -20,22 +20,13 @@ ENDINGS = re.compile(r'^sparsebert_inference_requests_total\{.*outcome="(\w+)",v
 
 
 @contextmanager
-def started(models: Path) -> Iterator[int]:
+def serving(models: Path) -> Iterator[int]:
     """The port of a service that runs in a process of its own and ends well."""
-    command = [sys.executable, "-m", "sparsebert", "serve", "--models", str(models), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            port = next(
-                found[1] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:(\d+)/", line))
-            )
-            yield int(port)
-            process.terminate()
-            log = process.stderr.read()
-            assert process.wait(timeout=60) == 0, log
-            assert "Traceback" not in log
-        finally:
-            process.kill()
+    with started(models) as service:
+        yield service.port
+        service.process.terminate()
+        code, log = service.ending()
+        assert (code, "Traceback" in log) == (0, False), log
 
 
 def connect(port: int) -> socket.socket:
@@ -69,7 +60,7 @@ def assert_nothing_in_flight(port: int) -> None:
 
 
 def test_clients_that_vanish(models_folder: Path) -> None:
-    with started(models_folder) as port:
+    with serving(models_folder) as port:
         expected = right_answer(port)
         cuts = random.Random(0)
         for _ in range(100):
@@ -85,7 +76,7 @@ def test_clients_that_vanish(models_folder: Path) -> None:
 
 
 def test_clients_that_dribble(models_folder: Path) -> None:
-    with started(models_folder) as port:
+    with serving(models_folder) as port:
         expected = right_answer(port)
         slow = [connect(port) for _ in range(50)]
         for client in slow:
@@ -116,7 +107,7 @@ GARBAGE = {
 
 
 def test_garbage(models_folder: Path) -> None:
-    with started(models_folder) as port:
+    with serving(models_folder) as port:
         expected = right_answer(port)
         for name, sent in GARBAGE.items():
             with connect(port) as client:

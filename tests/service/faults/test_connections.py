@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from benchmarks.service_process import started
 from service.connections import BoundedProtocol, cut_off_late
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
@@ -188,19 +186,11 @@ def test_an_answer_that_is_not_read_is_late() -> None:
 @pytest.fixture
 def impatient(models_folder: Path) -> Iterator[int]:
     """The port of a service that waits for half a second."""
-    flags = ["--models", str(models_folder), "--port", "0", "--threads", "1", "--request-timeout-s", "0.5"]
-    command = [sys.executable, "-m", "sparsebert", "serve", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            told = (re.search(r"http://127\.0\.0\.1:(\d+)/", line) for line in process.stderr)
-            yield int(next(found[1] for found in told if found))
-            process.terminate()
-            log = process.stderr.read()
-            assert process.wait(timeout=60) == 0, log
-            assert "Traceback" not in log
-        finally:
-            process.kill()
+    with started(models_folder, "--threads", "1", "--request-timeout-s", "0.5") as service:
+        yield service.port
+        service.process.terminate()
+        code, log = service.ending()
+        assert (code, "Traceback" in log) == (0, False), log
 
 
 def connect(port: int) -> socket.socket:

@@ -2,11 +2,10 @@
 
 import asyncio
 import ctypes
-import functools
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -35,14 +34,6 @@ def encoding(number: int) -> Encoding:
     return Encoding(input_ids=(number,), token_type_ids=(0,), num_tokens_full=1)
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @functools.wraps(test)
-    def wrapper(*arguments: object, **named: object) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), timeout=60))
-
-    return wrapper
-
-
 def start(engine: EchoEngine, num_workers: int = 1, clock_s: Callable[[], float] | None = None) -> Batcher:
     clock_s = clock_s or asyncio.get_running_loop().time
     pool = WorkerPool(num_workers, clock_s)
@@ -52,7 +43,6 @@ def start(engine: EchoEngine, num_workers: int = 1, clock_s: Callable[[], float]
     return batcher
 
 
-@in_loop
 async def test_a_worker_that_dies_fails_its_batch_and_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     batcher = start(EchoEngine(kill))
     with pytest.raises(EngineError, match="died with its worker"):
@@ -64,7 +54,6 @@ async def test_a_worker_that_dies_fails_its_batch_and_is_replaced(caplog: pytest
     batcher.close()
 
 
-@in_loop
 async def test_workers_that_die_too_often_are_not_replaced_and_everybody_is_told() -> None:
     entered, opened = threading.Event(), threading.Event()
 
@@ -91,7 +80,6 @@ async def test_workers_that_die_too_often_are_not_replaced_and_everybody_is_told
     assert (batcher.num_queued, batcher.queued_tokens) == (0, 0)
 
 
-@in_loop
 async def test_rare_deaths_are_forgiven() -> None:
     now_s = 100.0
     batcher = start(EchoEngine(kill), clock_s=lambda: now_s)
@@ -103,7 +91,6 @@ async def test_rare_deaths_are_forgiven() -> None:
     batcher.close()
 
 
-@in_loop
 async def test_the_silence_of_the_dead_grows() -> None:
     now_s = 100.0
     batcher = start(EchoEngine(kill), clock_s=lambda: now_s)
@@ -113,7 +100,6 @@ async def test_the_silence_of_the_dead_grows() -> None:
     assert batcher.silence_s() == 7.0
 
 
-@in_loop
 async def test_a_thread_killed_from_outside_is_replaced() -> None:
     entered, opened = threading.Event(), threading.Event()
     idents = []

@@ -1,0 +1,21 @@
+"""Does a command line ask for a cluster, and for which? Imports nothing, so that a service without one pays nothing."""
+
+from collections.abc import Mapping, Sequence
+
+FLAG, VARIABLE = "--ray", "SPARSEBERT_RAY"
+LOCAL = "local"
+
+
+def asks_for_cluster(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether it does."""
+    return bool(environment.get(VARIABLE)) or any(word.split("=")[0] == FLAG for word in arguments)
+
+
+def with_address(arguments: Sequence[str]) -> list[str]:
+    """The same, with `local` where the flag stands alone."""
+    words = list(arguments)
+    if FLAG in words:
+        after = words.index(FLAG) + 1
+        if after == len(words) or words[after].startswith("-"):
+            words.insert(after, LOCAL)
+    return words
