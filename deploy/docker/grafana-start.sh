@@ -8,6 +8,12 @@ given=${GIVEN:-/run/secrets/grafana-admin-password}
 own=${GF_PATHS_DATA:-/var/lib/grafana}/admin-password
 
 if [ -s "$given" ]; then
+    # Grafana would take an empty password instead, and start as admin/admin.
+    if [ ! -r "$given" ]; then
+        echo "the file with Grafana's password is not readable to user $(id -u), group $(id -g), as which Grafana runs:" \
+            "on the host, sudo chgrp $(id -g) and chmod g+r the file of GRAFANA_ADMIN_PASSWORD_FILE" >&2
+        exit 1
+    fi
     password=$given
 else
     password=$own

@@ -1,5 +1,5 @@
-# What install.sh and update-models.sh share: where things are, saying, testing, switching, waiting. Sourced, with ROOT
-# and WAIT_S set.
+# What install.sh and update-models.sh share: where things are, saying, testing, switching, starting. Sourced, with
+# ROOT and WAIT_S set.
 # shellcheck shell=bash disable=SC2034
 
 opt=$ROOT/opt/sparsebert
@@ -13,18 +13,21 @@ fail() {
     exit 1
 }
 
-# A setting of the service, as its environment file says it.
+# A setting of the service, as systemd reads it in the environment file: without quotes and blanks around it.
 setting() { # name default
-    local line
-    line=$(grep --no-messages "^$1=" "$etc/sparsebert.env" | tail -1) || true
-    line=${line#*=}
-    echo "${line:-$2}"
+    local value
+    value=$(sed -nE "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$etc/sparsebert.env" 2>/dev/null | tail -1 |
+        sed -E "s/[[:space:]]*$//; s/^\"(.*)\"$/\1/; s/^'(.*)'$/\1/") || true
+    echo "${value:-$2}"
 }
 
-# Makes a link point elsewhere, in one step.
+# Makes a link point elsewhere, in one step that a power cut does not undo: what it points to is on the disk before,
+# the link itself before anything else is done.
 point() { # link target
+    sync --file-system "$(dirname "$1")"
     ln --symbolic --no-dereference --force "$2" "$1.new"
     mv --no-target-directory "$1.new" "$1"
+    sync --file-system "$(dirname "$1")"
 }
 
 # Removes all of a folder but what two links point to.
@@ -49,12 +52,25 @@ self_test() { # sparsebert models
         "$1" serve --dry-run --models "$2"
 }
 
+# Starts the service anew, also where systemd has given up on it: a start limit refuses these starts, too, until it is
+# told to forget those before.
+restart() {
+    systemctl reset-failed sparsebert 2>/dev/null || true  # it is not loaded yet
+    systemctl restart sparsebert || true  # when it fails it is not ready either
+    wait_until_ready
+}
+
 # Until /readyz says 200: every variant answers.
 wait_until_ready() {
     local host
     host=$(setting SPARSEBERT_HOST 127.0.0.1)
-    if [[ $host == 0.0.0.0 ]]; then host=127.0.0.1; fi
+    case $host in
+        0.0.0.0) host=127.0.0.1 ;;
+        ::) host="[::1]" ;;
+        *:*) host="[$host]" ;;
+    esac
     "$opt/current/bin/python" - "http://$host:$(setting SPARSEBERT_PORT 8000)/readyz" "$WAIT_S" <<'PYTHON'
+import http.client
 import sys
 import time
 import urllib.error
@@ -69,7 +85,7 @@ while True:
         sys.exit()
     except urllib.error.HTTPError as error:
         said = error.read(1000).decode(errors="replace")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         said = str(error)
     if time.monotonic() > deadline_s:
         sys.exit(f"sparsebert: {url} is not ready after {wait_s:g} s: {said}")

@@ -94,6 +94,7 @@ switch_to() { # release
     fi
     if ! cmp --silent "$1/systemd/sparsebert.service" "$unit"; then
         install -D --mode 644 "$1/systemd/sparsebert.service" "$unit"
+        sync --file-system "$unit"
         changed=yes
     fi
 }
@@ -105,8 +106,7 @@ start() {
         say "there are no models yet: $updater FOLDER brings them and starts the service"
         return
     fi
-    systemctl restart sparsebert || true  # when it fails it is not ready either
-    wait_until_ready
+    restart
 }
 
 # --- The work. ------------------------------------------------------------------------------------------------------

@@ -56,11 +56,6 @@ serve_models() { # folder
     fail "the service does not get ready with these models; the old ones serve again"
 }
 
-restart() {
-    systemctl restart sparsebert || true  # when it fails it is not ready either
-    wait_until_ready
-}
-
 # --- The work. ------------------------------------------------------------------------------------------------------
 if (($# != 1)) || [[ $1 == --help ]]; then
     sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import yaml
 from service.arguments import env_name
 from service.cli import JOIN_S
 from service.settings import Settings, read_settings
+from sparsebert.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+MANUAL = ROOT / "docs" / "operations.md"
 COMPOSE = Path(sys.executable).parent / "docker-compose"
 SERVICES = {"cpu": "sparsebert", "gpu": "sparsebert-gpu", "edge": "sparsebert-edge"}
 DATABASES = {"prometheus": "/prometheus", "grafana": "/var/lib/grafana", "models": "/runs"}
@@ -24,18 +27,22 @@ pytestmark = pytest.mark.skipif(
 
 
 def compose(
-    *words: str, file: Path = ROOT / "docker-compose.yml", **variables: str
+    *words: str, file: Path = ROOT / "docker-compose.yml", root: Path = ROOT, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **variables}
     return subprocess.run(
-        [COMPOSE, "--file", file, "--project-directory", ROOT, *words], env=environment, capture_output=True, text=True
+        [COMPOSE, "--file", file, "--project-directory", root, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=root,
     )
 
 
-def config(*profiles: str, **variables: str) -> dict:
+def config(*profiles: str, root: Path = ROOT, **variables: str) -> dict:
     """What compose makes of the file; it validates by the specification's JSON schema, which is built in."""
     flags = [f"--profile={profile}" for profile in profiles]
-    done = compose(*flags, "config", "--format", "json", **variables)
+    done = compose(*flags, "config", "--format", "json", root=root, **variables)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -73,6 +80,11 @@ def test_the_schema_refuses_what_the_specification_does_not_know(tmp_path):
 )
 def test_what_each_profile_starts(profiles, names):
     assert set(config(*profiles)["services"]) == names
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_with_a_folder_nothing_is_trained_and_no_training_image_built(profile):
+    assert set(config(profile, MODELS="./models")["services"]) == {SERVICES[profile], "prometheus", "grafana"}
 
 
 def test_everything_is_hardened(everything):
@@ -133,6 +145,37 @@ def test_variables_of_the_service_are_settings(profile, variables):
     assert settings.variants == (("sparse",) if variables and profile != "edge" else wanted)
 
 
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """What a user who has files of his own beside the compose file has there."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("docker-compose.yml", ".env"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    (folder / "service.env").write_text("SPARSEBERT_RATE_LIMIT=100/second\nSPARSEBERT_API_KEYS=elsewhere\n")
+    (folder / "local.env").write_text("SERVICE_PORT=9000\n")
+    return folder
+
+
+@pytest.mark.parametrize("profile", SERVICES)
+def test_settings_of_a_file_reach_the_service_but_for_those_that_compose_sets(profile, clone):
+    seen = config(profile, root=clone)["services"][SERVICES[profile]]["environment"]
+    assert seen["SPARSEBERT_RATE_LIMIT"] == "100/second"
+    assert seen["SPARSEBERT_API_KEYS"] == ""
+    [said] = re.findall(r"goes into a file `service\.env`.*", MANUAL.read_text())
+    assert all(f"`{name}`" in said for name in seen if name != "SPARSEBERT_RATE_LIMIT")
+
+
+def test_a_file_of_one_s_own_goes_on_with_env(clone):
+    services = config(root=clone, COMPOSE_ENV_FILES=".env,local.env")["services"]
+    assert set(services) == set(config()["services"])
+    assert services["sparsebert"]["ports"][0]["published"] == "9000"
+
+
+def test_git_passes_over_files_of_one_s_own():
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/service.env", "/local.env"} <= set(ignored)
+
+
 @pytest.mark.parametrize("profile", SERVICES)
 def test_the_service_reads_models_and_is_on_this_machine_only(profile, everything):
     service = everything[SERVICES[profile]]
@@ -156,6 +199,31 @@ def test_models_are_made_before_the_service_starts(profile):
     made = mounts(services["models"])
     assert made["/models"]["source"] == mounts(services[SERVICES[profile]])["/models"]["source"] == "models"
     assert not made["/models"].get("read_only")
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_prometheus_does_not_call_the_service_dead_while_models_are_made(profile):
+    services = config(profile)["services"]
+    assert services["prometheus"]["depends_on"] == services[SERVICES[profile]]["depends_on"]
+
+
+def test_grafana_does_not_change_the_plugins_that_its_image_has(everything):
+    """On a read-only root that fails, and its Prometheus data source is gone."""
+    assert everything["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    assert everything["grafana"]["read_only"] is True
+
+
+def test_the_manual_takes_back_the_images_that_compose_builds():
+    tagged = re.findall(r"^docker tag (\S+) (\S+)$", MANUAL.read_text(), re.MULTILINE)
+    image, before = config()["services"]["sparsebert"]["image"], "sparsebert-serve:before"
+    assert tagged == [(image, before), (before, image)]
+
+
+def test_the_manual_makes_keys_with_the_image():
+    [words] = re.findall(r"^docker run (.*)$", MANUAL.read_text(), re.MULTILINE)
+    image = config()["services"]["sparsebert"]["image"]
+    assert f" --entrypoint sparsebert {image} key --api-keys " in f" {words}"
+    assert "key" in {command.word for command in COMMANDS}
 
 
 def test_a_folder_takes_the_place_of_the_volume():
@@ -224,8 +292,6 @@ def test_grafana_asks_prometheus():
 
 
 def test_every_variable_of_the_file_is_explained_in_env():
-    import re
-
     used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
     explained = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env").read_text(), re.MULTILINE))
     assert used == explained - {"COMPOSE_PROFILES"}

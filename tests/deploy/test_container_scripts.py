@@ -117,6 +117,25 @@ def test_grafana_gets_the_password_of_the_secret(grafana, tmp_path):
     assert not (tmp_path / "admin-password").exists()
 
 
+def test_grafana_does_not_start_with_a_secret_that_it_cannot_read(tmp_path):
+    """Root reads everything, so it gives up its capabilities here."""
+    given = tmp_path / "given"
+    given.write_text("mine")
+    given.chmod(0o000)
+    without = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    if without and (
+        shutil.which("setpriv") is None or subprocess.run([*without, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("run by root, and no setpriv that gives up capabilities")
+    environment = {"PATH": os.environ["PATH"], "GIVEN": str(given), "GF_PATHS_DATA": str(tmp_path), "RUN": "echo"}
+    done = subprocess.run(
+        [*without, "sh", DOCKER / "grafana-start.sh", "started"], env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"not readable to user {os.geteuid()}" in done.stderr
+    assert "chgrp" in done.stderr
+
+
 @pytest.mark.parametrize("secret", [None, ""], ids=["no file", "an empty one"])
 def test_without_one_a_password_is_made_up_and_kept(grafana, tmp_path, secret):
     if secret is not None:

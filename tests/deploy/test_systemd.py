@@ -1,4 +1,4 @@
-"""The unit, and the scripts that install and update, in a root of their own with stand-ins for systemd and pip."""
+"""The scripts that install and update, in a root of their own with stand-ins for systemd and pip."""
 
 import os
 import re
@@ -11,16 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from service.arguments import ENV_PREFIX, env_name
-from service.cli import JOIN_S
-from service.settings import Settings, read_settings
-from sparsebert.cli import COMMANDS
-
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = SYSTEMD / "sparsebert.service"
 PROGRAMS = {
+    # As a box that limits starts: a service that never gets ready has used them up by the time that somebody notices.
     "systemctl": """echo "$*" >> "$CALLS"
-case $1 in show) echo infinity ;; is-active) [[ -e $ROOT/started ]] ;; restart) touch "$ROOT/started" ;; esac
+case $1 in
+    show) echo infinity ;;
+    is-active) [[ -e $ROOT/started ]] ;;
+    reset-failed) rm -f "$ROOT/limit-hit" ;;
+    restart)
+        rm -f "$ROOT/started"
+        if [[ -e $ROOT/limit-hit ]]; then echo "start request repeated too quickly" >&2; exit 1; fi
+        touch "$ROOT/started"
+        if [[ -e $ROOT/opt/sparsebert/current/never-ready ]] ||
+            grep -rqs never-ready "$ROOT/var/lib/sparsebert/models/"; then touch "$ROOT/limit-hit"; fi ;;
+esac
+""",
+    # Where the link to the models points while what was written goes to the disk.
+    "sync": """echo "$* $(readlink "$ROOT/var/lib/sparsebert/models")" >> "$SYNCED"
 """,
     # Runs what it is given; the rest are properties.
     "systemd-run": """while [[ $1 == --* ]]; do shift; done
@@ -43,64 +52,6 @@ fi
 ! grep -rq fails-its-test "${*: -1}"
 """,
 }
-
-
-def words_of(name: str) -> list[tuple[str, str]]:
-    lines = (SYSTEMD / name).read_text().splitlines()
-    return [tuple(line.split("=", 1)) for line in lines if re.match(r"[A-Za-z_]+=", line)]
-
-
-def variables_of(name: str) -> dict[str, str]:
-    return {key: value for key, value in words_of(name) if key.startswith(ENV_PREFIX)}
-
-
-def test_the_unit_starts_a_command_with_settings_that_exist():
-    unit = dict(words_of("sparsebert.service"))
-    program, *words = unit["ExecStart"].split()
-    assert program == "/opt/sparsebert/current/bin/sparsebert"
-    assert words == ["serve"]
-    assert "serve" in {command.word for command in COMMANDS}
-    given = variables_of("sparsebert.env")
-    assert set(given) <= {env_name(field) for field in Settings.model_fields}
-    settings = read_settings([], given)
-    assert (settings.models, settings.variants) == (Path("/var/lib/sparsebert/models"), ("sparse-int8",))
-    assert settings.host == "127.0.0.1"
-
-
-def test_the_unit_gives_time_to_drain_and_limits():
-    unit = dict(words_of("sparsebert.service"))
-    assert float(unit["TimeoutStopSec"]) > Settings.model_fields["drain_timeout_s"].default + JOIN_S
-    assert (unit["CPUQuota"], unit["MemoryMax"], unit["Restart"]) == ("100%", "512M", "on-failure")
-    assert unit["Environment"] == "ORT_DISABLE_TELEMETRY=1"
-
-
-def test_keys_come_as_a_credential():
-    drop_in = dict(words_of("api-keys.conf"))
-    name, path = drop_in["LoadCredential"].split(":")
-    assert path == "/etc/sparsebert/api-keys"
-    assert drop_in["Environment"] == f"{env_name('api_keys')}=%d/{name}"
-
-
-def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze")
-    return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
-
-
-def test_systemd_understands_the_unit(tmp_path):
-    unit = tmp_path / "sparsebert.service"
-    unit.write_text(UNIT.read_text().replace("ExecStart=/opt/sparsebert/current/bin/sparsebert", "ExecStart=/bin/true"))
-    verified = analyze("verify", "--man=no", str(unit))
-    assert (verified.returncode, verified.stderr) == (0, "")
-    unit.write_text(unit.read_text() + "\n[Service]\nMemoryMax=much\n")
-    assert "much" in analyze("verify", "--man=no", str(unit)).stderr
-
-
-def test_systemd_calls_the_unit_s_exposure_ok():
-    judged = analyze("security", "--offline=yes", "--no-pager", "--threshold=15", str(UNIT))
-    if "unrecognized option" in judged.stderr:
-        pytest.skip("this systemd-analyze judges no files")
-    assert judged.returncode == 0, judged.stdout[-500:]
 
 
 class Box:
@@ -128,6 +79,7 @@ class Box:
             "REAL_PYTHON": sys.executable,
             "STAND_INS": str(stand_ins),
             "CALLS": str(self.calls_file),
+            "SYNCED": str(folder / "synced"),
             "WAIT_S": "0",
         }
 
@@ -142,8 +94,12 @@ class Box:
         return subprocess.run(["bash", script, *words], env=self._variables, capture_output=True, text=True)
 
     def set_port(self, port: int) -> None:
+        self.port = port
         (self.root / "etc/sparsebert").mkdir(parents=True)
-        (self.root / "etc/sparsebert/sparsebert.env").write_text(f"SPARSEBERT_PORT={port}\n")
+        self.settings(f"SPARSEBERT_PORT={port}\n")
+
+    def settings(self, text: str) -> None:
+        (self.root / "etc/sparsebert/sparsebert.env").write_text(text)
 
     @property
     def calls(self) -> list[str]:
@@ -169,8 +125,8 @@ class Box:
         (self.checkout / "service/__init__.py").write_text(text)
 
     def is_ready(self) -> bool:
-        bad_release = (self.opt / "current/never-ready").exists()
-        return not bad_release and (self.state / "models").exists() and "never-ready" not in self.served
+        started = (self.root / "started").exists() and not (self.opt / "current/never-ready").exists()
+        return started and (self.state / "models").exists() and "never-ready" not in self.served
 
 
 @pytest.fixture
@@ -257,7 +213,7 @@ def test_an_upgrade_is_tested_on_the_models_and_can_be_undone(installed):
     assert second != first
     assert installed.calls[1:] == [
         "show --property=MemoryMax --value sparsebert", f"test {installed.state}/models",
-        "daemon-reload", "enable --quiet sparsebert", "restart sparsebert",
+        "daemon-reload", "enable --quiet sparsebert", "reset-failed sparsebert", "restart sparsebert",
     ]  # fmt: skip
     assert installed.install("--rollback").returncode == 0
     assert (installed.release, installed.calls[-1]) == (first, "restart sparsebert")
@@ -334,6 +290,40 @@ def test_models_that_do_not_get_ready_are_taken_back(installed):
     assert len([path for path in (installed.state / "releases").iterdir() if path.is_dir()]) == 1
 
 
+def test_what_serves_is_on_the_disk_before_and_after_the_link_is_switched(installed):
+    for text in ("one", "two"):
+        installed.update(installed.models(text))
+    one, two = (installed.state / name for name in ("previous", "models"))
+    synced = (installed.root.parent / "synced").read_text().splitlines()
+    before, after = synced[-4:-2]  # those of the link `previous` are the last
+    assert before == f"--file-system {installed.state} {one.readlink()}"
+    assert after == f"--file-system {installed.state} {two.readlink()}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'SPARSEBERT_PORT="{port}"\nSPARSEBERT_HOST="127.0.0.1"\n',
+        "SPARSEBERT_PORT = '{port}' \nSPARSEBERT_HOST=0.0.0.0\n",
+        "SPARSEBERT_PORT=1\n SPARSEBERT_PORT={port}\n#SPARSEBERT_PORT=2\n",
+    ],
+)
+def test_settings_are_read_as_systemd_reads_them(installed, settings):
+    installed.settings(settings.format(port=installed.port))
+    done = installed.update(installed.models("one"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"http://127.0.0.1:{installed.port}/readyz is ready" in done.stdout
+
+
+@pytest.mark.parametrize(("host", "asked"), [("::", "[::1]"), ("fe80::1", "[fe80::1]")])
+def test_an_ipv6_address_is_asked_in_brackets(installed, host, asked):
+    installed.settings(f"SPARSEBERT_HOST={host}\nSPARSEBERT_PORT=no-port\n")
+    done = installed.update(installed.models("one"))
+    assert done.returncode == 1
+    assert f"http://{asked}:no-port/readyz is not ready after 0 s: nonnumeric port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_first_models_that_do_not_get_ready_leave_the_service_stopped(installed):
     done = installed.update(installed.models("never-ready"))
     assert done.returncode == 1
@@ -345,7 +335,7 @@ def test_the_models_before_come_back(installed):
     for text in ("one", "two"):
         installed.update(installed.models(text))
     assert installed.update("--rollback").returncode == 0
-    assert (installed.served, installed.calls) == ("one", ["restart sparsebert"])
+    assert (installed.served, installed.calls) == ("one", ["reset-failed sparsebert", "restart sparsebert"])
     assert installed.update("--rollback").returncode == 0
     assert installed.served == "two"
 

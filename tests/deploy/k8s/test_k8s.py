@@ -177,6 +177,26 @@ def test_prometheus_finds_the_service(rendered, place):
     assert ("GET", endpoint["path"]) in PATHS
 
 
+def test_prometheus_finds_the_pods_that_kserve_makes(rendered):
+    """By their annotations, where nothing overwrites them; and by the operator's PodMonitor, with the alerts' job."""
+    served, (port,) = rendered("kserve"), rendered("kserve").container["ports"]
+    annotations = served.of("ServingRuntime")["spec"]["annotations"]
+    assert annotations == {
+        "prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"]),
+        "prometheus.io/path": "/metrics",
+    }  # fmt: skip
+    asked = served.of("InferenceService")["metadata"]
+    assert asked["annotations"]["serving.kserve.io/enable-prometheus-scraping"] == "false"
+    watching = rendered("kserve/monitoring")
+    assert watching.kinds == ["PodMonitor", "PrometheusRule"]
+    monitor = watching.of("PodMonitor")
+    assert monitor["metadata"]["namespace"] == asked["namespace"]
+    assert monitor["spec"]["selector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": asked["name"]}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], ("GET", endpoint["path"]) in PATHS) == (port["name"], True)
+    assert endpoint["relabelings"] == [{"targetLabel": "job", "replacement": "sparsebert"}]
+
+
 @pytest.mark.parametrize(("place", "most"), [("overlays/cpu", 10), ("overlays/gpu", 4)])
 def test_autoscaler(rendered, place, most):
     scaler, deployment = rendered(place).of("HorizontalPodAutoscaler")["spec"], rendered(place).of("Deployment")
@@ -216,4 +236,4 @@ def test_models_are_where_all_look(rendered):
 
 def test_the_manual_applies_what_is_there():
     applied = re.findall(r"kubectl \w+ -k ([\w/-]+)", (K8S / "README.md").read_text())
-    assert set(applied) == {f"deploy/k8s/{place}" for place in PLACES}
+    assert set(applied) == {f"deploy/k8s/{place}" for place in (*PLACES, "kserve/monitoring")}

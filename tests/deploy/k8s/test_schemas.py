@@ -11,6 +11,7 @@ import yaml
 K8S = Path(__file__).parents[3] / "deploy" / "k8s"
 KUBERNETES = "1.37"
 PLACES = ["overlays/cpu", "overlays/gpu", "overlays/edge", "models", "overlays/edge/models", "kserve"]
+WATCHING = "kserve/monitoring"
 
 
 def closed(**fields):
@@ -52,6 +53,18 @@ CUSTOM = {
             )
         ),
     ),
+    ("monitoring.coreos.com/v1", "PodMonitor"): closed(
+        selector=closed(matchLabels=TEXTS),
+        podMetricsEndpoints=every(
+            closed(
+                port=TEXT,
+                path=TEXT,
+                interval=TIME,
+                scrapeTimeout=TIME,
+                relabelings=every(closed(targetLabel=TEXT, replacement=TEXT)),
+            )
+        ),
+    ),
     ("monitoring.coreos.com/v1", "PrometheusRule"): closed(
         groups=every(closed(name=TEXT, rules=every({"anyOf": [RECORD, ALERT]})))
     ),
@@ -73,7 +86,7 @@ def judge(resource):
     assert kubernetes_validate.validate(resource, KUBERNETES, strict=True) == KUBERNETES
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [*PLACES, WATCHING])
 def test_every_field_is_known(rendered, place):
     for one in rendered(place).resources:
         schema = CUSTOM.get((one["apiVersion"], one["kind"]))

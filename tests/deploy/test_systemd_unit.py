@@ -1,0 +1,75 @@
+"""The unit and its settings: does the service understand them, and does systemd?"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.arguments import ENV_PREFIX, env_name
+from service.cli import JOIN_S
+from service.settings import Settings, read_settings
+from sparsebert.cli import COMMANDS
+
+SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
+UNIT = SYSTEMD / "sparsebert.service"
+
+
+def words_of(name: str) -> list[tuple[str, str]]:
+    lines = (SYSTEMD / name).read_text().splitlines()
+    return [tuple(line.split("=", 1)) for line in lines if re.match(r"[A-Za-z_]+=", line)]
+
+
+def variables_of(name: str) -> dict[str, str]:
+    return {key: value for key, value in words_of(name) if key.startswith(ENV_PREFIX)}
+
+
+def test_the_unit_starts_a_command_with_settings_that_exist():
+    unit = dict(words_of("sparsebert.service"))
+    program, *words = unit["ExecStart"].split()
+    assert program == "/opt/sparsebert/current/bin/sparsebert"
+    assert words == ["serve"]
+    assert "serve" in {command.word for command in COMMANDS}
+    given = variables_of("sparsebert.env")
+    assert set(given) <= {env_name(field) for field in Settings.model_fields}
+    settings = read_settings([], given)
+    assert (settings.models, settings.variants) == (Path("/var/lib/sparsebert/models"), ("sparse-int8",))
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_unit_gives_time_to_drain_and_limits():
+    unit = dict(words_of("sparsebert.service"))
+    assert float(unit["TimeoutStopSec"]) > Settings.model_fields["drain_timeout_s"].default + JOIN_S
+    assert (unit["CPUQuota"], unit["MemoryMax"], unit["Restart"]) == ("100%", "512M", "on-failure")
+    assert (unit["StartLimitIntervalSec"], unit["RestartSec"]) == ("0", "10")  # for ever, and not in a hurry
+    assert unit["Environment"] == "ORT_DISABLE_TELEMETRY=1"
+
+
+def test_keys_come_as_a_credential():
+    drop_in = dict(words_of("api-keys.conf"))
+    name, path = drop_in["LoadCredential"].split(":")
+    assert path == "/etc/sparsebert/api-keys"
+    assert drop_in["Environment"] == f"{env_name('api_keys')}=%d/{name}"
+
+
+def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    return subprocess.run(["systemd-analyze", *words], capture_output=True, text=True)
+
+
+def test_systemd_understands_the_unit(tmp_path):
+    unit = tmp_path / "sparsebert.service"
+    unit.write_text(UNIT.read_text().replace("ExecStart=/opt/sparsebert/current/bin/sparsebert", "ExecStart=/bin/true"))
+    verified = analyze("verify", "--man=no", str(unit))
+    assert (verified.returncode, verified.stderr) == (0, "")
+    unit.write_text(unit.read_text() + "\n[Service]\nMemoryMax=much\n")
+    assert "much" in analyze("verify", "--man=no", str(unit)).stderr
+
+
+def test_systemd_calls_the_unit_s_exposure_ok():
+    judged = analyze("security", "--offline=yes", "--no-pager", "--threshold=15", str(UNIT))
+    if "unrecognized option" in judged.stderr:
+        pytest.skip("this systemd-analyze judges no files")
+    assert judged.returncode == 0, judged.stdout[-500:]
