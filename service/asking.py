@@ -45,7 +45,7 @@ async def read_body(request: Request, *, max_bytes: int, deadline_s: float) -> b
     """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise MalformedError("the body has a Content-Encoding; send it plain")
-    if is_longer(request.headers.get("content-length", ""), max_bytes):
+    if is_longer(request.headers.get("content-length", "").strip(), max_bytes):
         raise too_large(max_bytes)
     try:
         async with asyncio.timeout_at(deadline_s):

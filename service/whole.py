@@ -6,6 +6,7 @@ Knows nothing about routes or models.
 """
 
 import asyncio
+import logging
 from asyncio import TimerHandle
 from typing import Any, ClassVar, cast
 
@@ -14,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.asking import is_longer
 from service.direct import DirectRoutes, Route
 from service.exchange import RawHeaders, Reply
+
+log = logging.getLogger(__name__)
 
 METHOD, VERSION = b"POST", "1.1"
 LENGTH = b"content-length"
@@ -45,7 +48,14 @@ class Exchange:
     async def run(self, direct: DirectRoutes, route: Route) -> None:
         """Have it answered, by the task that is begun for it."""
         self._running = True
-        await direct.answer(route, self)
+        try:
+            await direct.answer(route, self)
+        except Exception:
+            log.exception("a request got no answer")
+        finally:
+            # Without an answer the client must at least hear that there will be none.
+            if not self.response_complete:
+                self._protocol.transport.close()
 
     def leave(self) -> None:
         """The connection is lost."""
@@ -89,6 +99,7 @@ class WholeProtocol(HttpToolsProtocol):
         self._coming: list[bytes] = []
         self._patience: TimerHandle | None = None
         self._exchange: Exchange | None = None
+        self.cycle: Any
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -120,10 +131,15 @@ class WholeProtocol(HttpToolsProtocol):
         self.tasks.add(task)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        # What came of a request is counted as one whose client left.
+        self._go_the_long_way()
         if self._exchange is not None:
             self._exchange.leave()
         super().connection_lost(exc)
+        # A circle would keep head and body until somebody looks for circles.
+        if isinstance(self.cycle, Exchange):
+            self.cycle = cast("Any", None)
+        self._exchange = None
 
     def shutdown(self) -> None:
         self._go_the_long_way()
@@ -144,8 +160,9 @@ class WholeProtocol(HttpToolsProtocol):
                 return None
             if name == LENGTH:
                 length = value.decode("latin-1")
-        fits = length and not is_longer(length, min(MAX_BODY_BYTES, self._direct.max_body_bytes))
-        return route if fits else None
+        # httptools takes other forms of a number too, of which nothing here counts the bytes.
+        plain = length.isascii() and length.isdigit()
+        return route if plain and not is_longer(length, min(MAX_BODY_BYTES, self._direct.max_body_bytes)) else None
 
     def _go_the_long_way(self) -> None:
         """What came so far is given to uvicorn's own cycle."""
@@ -153,9 +170,8 @@ class WholeProtocol(HttpToolsProtocol):
             return
         body = b"".join(self._coming)
         self._stop_waiting()
-        if not self.transport.is_closing():
-            super().on_headers_complete()
-            super().on_body(body)
+        super().on_headers_complete()
+        super().on_body(body)
 
     def _stop_waiting(self) -> None:
         self._route, self._coming = None, []

@@ -1,9 +1,11 @@
 """Requests that come whole are answered by the connection itself, as the framework would; all others go its way."""
 
 import asyncio
+import gc
 import json
 import socket
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -121,6 +123,7 @@ class Direct:
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
+        self.fails = False
         self.let = asyncio.Event()
         self.let.set()
 
@@ -129,6 +132,8 @@ class Direct:
 
     async def answer(self, route: Route, whole: Whole) -> None:
         self.asked.append(whole.body)
+        if self.fails:
+            raise RuntimeError("no answer")
         try:
             await self.let.wait()
             await whole.write(Reply(body=whole.body, headers=((b"x-route", route.template.encode()),)))
@@ -161,7 +166,7 @@ class Connection:
     """A connection and what is behind it; `through` is what came to the app."""
 
     def __init__(self) -> None:
-        self.direct, self.wire, self.through = Direct(), Wire(), []
+        self.direct, self.wire, self.through, self.messages = Direct(), Wire(), [], []
         config = uvicorn.Config(self._app, log_config=None, ws="none", interface="asgi3")
         self.protocol = BoundedProtocol(config, ServerState(), {}, _loop=asyncio.get_running_loop(), direct=self.direct)
         self.protocol.connection_made(self.wire)
@@ -170,6 +175,7 @@ class Connection:
         body, more = b"", True
         while more:
             message = await receive()
+            self.messages += [message["type"]] if message["type"] != "http.request" else []
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.through.append(body)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
@@ -222,7 +228,41 @@ async def test_a_body_without_length_or_with_too_many_bytes_goes_through_the_app
     await one.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n")
     await one.send(HEAD + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001)
     await one.send(HEAD + b"\r\n")
-    assert (one.direct.asked, one.through) == ([], [b"body", b"x" * 1001, b""])
+    await one.send(HEAD + b"Content-Length: 5000 \r\n\r\n" + b"x" * 5000)
+    await one.send(HEAD + b"Content-Length: 5000\t\r\n\r\n" + b"x" * 5000)
+    assert (one.direct.asked, one.through) == ([], [b"body", b"x" * 1001, b"", b"x" * 5000, b"x" * 5000])
+
+
+async def test_a_body_of_which_the_rest_never_comes_is_told_to_the_app() -> None:
+    one = Connection()
+    one.protocol.data_received(FOUR + b"bo")
+    one.protocol.connection_lost(None)
+    await one.done()
+    assert (one.direct.asked, one.through) == ([], [b""])
+    assert one.messages == ["http.disconnect"]
+    assert one.wire.written == b""
+
+
+async def test_what_gets_no_answer_is_closed() -> None:
+    one = Connection()
+    one.direct.fails = True
+    await one.send(FOUR + b"body")
+    assert one.wire.closed
+    assert one.wire.written == b""
+
+
+async def test_a_connection_that_is_gone_keeps_nothing() -> None:
+    one = Connection()
+    await one.send(FOUR + b"body")
+    one.protocol.connection_lost(None)
+    left = weakref.ref(one.protocol)
+    gc.disable()
+    try:
+        del one.protocol
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_body_that_takes_its_time_goes_through_the_app() -> None:
