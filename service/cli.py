@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from service.app import create_app, load_keys
 from service.bundles import LoadedBundle, OpenEngine
 from service.catalog import Catalog
-from service.cluster.words import asks_for_cluster
+from service.cluster.words import FLAG, asks_for_cluster, lone_flags
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.errors import NotReadyError
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str]) -> None:
 
         cluster.main(arguments, os.environ)
         return
+    if lone := lone_flags(arguments):
+        raise ConfigError(f"{lone[0]} is of a cluster; add {FLAG}, or leave it out")
     settings = read_settings(arguments, os.environ)
     set_up_logs(settings)
     # Its own threads would take the cores from the workers, and cost more than they give for texts of a request.

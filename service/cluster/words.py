@@ -11,6 +11,11 @@ def asks_for_cluster(arguments: Sequence[str], environment: Mapping[str, str]) -
     return bool(environment.get(VARIABLE)) or any(word.split("=")[0] == FLAG for word in arguments)
 
 
+def lone_flags(arguments: Sequence[str]) -> list[str]:
+    """Flags of a cluster on a command line; where it asks for none they mean nothing."""
+    return [word.split("=")[0] for word in arguments if word.startswith(f"{FLAG}-")]
+
+
 def with_address(arguments: Sequence[str]) -> list[str]:
     """The same, with `local` where the flag stands alone."""
     words = list(arguments)

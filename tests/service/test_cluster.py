@@ -156,6 +156,14 @@ def test_nothing_listens_at_an_address():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
+@pytest.mark.parametrize(
+    "words", [["--ray-replicas", "2"], ["--ray-replicas=2"], ["--models", "m", "--ray-replicas=2"]]
+)
+def test_flags_of_a_cluster_without_one_are_told(words):
+    with pytest.raises(ConfigError, match="^--ray-replicas is of a cluster; add --ray, or leave it out$"):
+        serve(words)
+
+
 def test_a_missing_ray_is_told_with_its_extra(models_folder):
     with pytest.raises(MissingExtraError, match=r"--ray needs: pip install 'sparsebert\[cluster\]', on every machine"):
         serve(["--ray", "--models", str(models_folder)])
