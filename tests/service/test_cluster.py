@@ -155,7 +155,6 @@ def test_nothing_listens_at_an_address():
     reach("local")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 @pytest.mark.parametrize(
     "words", [["--ray-replicas", "2"], ["--ray-replicas=2"], ["--models", "m", "--ray-replicas=2"]]
 )
@@ -164,6 +163,7 @@ def test_flags_of_a_cluster_without_one_are_told(words):
         serve(words)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
 def test_a_missing_ray_is_told_with_its_extra(models_folder):
     with pytest.raises(MissingExtraError, match=r"--ray needs: pip install 'sparsebert\[cluster\]', on every machine"):
         serve(["--ray", "--models", str(models_folder)])
