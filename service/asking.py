@@ -1,7 +1,7 @@
 """How is the body of a request read, how long may it take, and what happens when its caller leaves?
 
-Knows nothing about models. The only files that know FastAPI or Starlette are this one, `direct`, `gate`,
-`holding`, `middleware`, `openapi`, `app`, `cli` and `routes/`.
+Knows nothing about models. The only files that know FastAPI or Starlette are this one, `gate`, `holding`,
+`middleware`, `openapi`, `app`, `cli`, `routes/` and those of `cluster/` that stand before them.
 """
 
 import asyncio

@@ -53,7 +53,7 @@ class Running:
             root = psutil.Process(self._process.pid)
             self._seen |= dict.fromkeys([root, *root.children(recursive=True)])
         except psutil.NoSuchProcess:
-            pass
+            pass  # it ended; its children may still be there
         return [process for process in self._seen if process.is_running()]
 
     def pause(self) -> None:
