@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -57,6 +57,8 @@ class Owner(Protocol):
 
 @dataclass(eq=False)
 class _Worker:
+    # Not a condition: its waiter wakes into a lock that who notifies still holds, which costs five times as much.
+    wakes: SimpleQueue[None] = field(default_factory=SimpleQueue)
     thread: threading.Thread | None = None
 
 
@@ -70,9 +72,8 @@ class WorkerPool:
         self._owners: dict[Queue, Owner] = {}
         self._workers = [_Worker() for _ in range(num_workers)]
         self._num_idle = 0
-        self._num_asleep = 0
-        # Not a condition: its waiter wakes into a lock that who notifies still holds, which costs five times as much.
-        self._wakes: SimpleQueue[None] = SimpleQueue()
+        # The last to fall asleep is woken first: what it computes with is still near its core.
+        self._asleep: list[_Worker] = []
         self._free_s = clock_s()
         self._deaths_s: list[float] = []
         self._dead = False
@@ -114,16 +115,14 @@ class WorkerPool:
 
     def wake(self, num_items: int) -> None:
         """So many texts were admitted; call with the lock."""
-        num_woken = min(num_items, self._num_asleep)
-        self._num_asleep -= num_woken
-        for _ in range(num_woken):
-            self._wakes.put(None)
+        for _ in range(min(num_items, len(self._asleep))):
+            self._asleep.pop().wakes.put(None)
 
     def close(self) -> None:
         """Take nothing any more; workers end after the batch that they compute."""
         with self.lock:
             self._closing = True
-            self.wake(self._num_asleep)
+            self.wake(len(self._asleep))
 
     def join(self, timeout_s: float) -> None:
         """Wait for the workers to end after `close`; not for ever, since a batch may hang."""
@@ -142,7 +141,7 @@ class WorkerPool:
         step_back()
         job: Job | None = None
         try:
-            while (taken := self._take()) is not None:
+            while (taken := self._take(worker)) is not None:
                 queue, job, began_s = taken
                 try:
                     if job is not None:
@@ -156,27 +155,27 @@ class WorkerPool:
         except BaseException as error:  # noqa: BLE001 - a thread that ends in silence would leave its waiters hanging
             self._on_death(worker, job, error)
 
-    def _take(self) -> tuple[Queue, Job | None, float] | None:
+    def _take(self, worker: _Worker) -> tuple[Queue, Job | None, float] | None:
         """What to do next, waited for; None when the pool is closed."""
         with self.lock:
             self._num_idle += 1
         try:
             while not self._closing:
-                if (found := self._look()) is not None:
+                if (found := self._look(worker)) is not None:
                     return found
-                self._wakes.get()
+                worker.wakes.get()
             return None
         finally:
             with self.lock:
                 self._num_idle -= 1
 
-    def _look(self) -> tuple[Queue, Job | None, float] | None:
+    def _look(self, worker: _Worker) -> tuple[Queue, Job | None, float] | None:
         """What to do now; None promises that the next text that comes in is told to a worker that waits for it."""
         with self.lock:
             now_s = self._free_s = self._clock_s()
             found = self.schedule.next(now_s, self._num_idle)
             if found is None:
-                self._num_asleep += 1
+                self._asleep.append(worker)
                 return None
             queue, taken = found
             job = self._owners[queue].begin(taken, now_s)
