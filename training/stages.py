@@ -155,7 +155,7 @@ class Stages:
         """Let what is left say what was said before the masks changed last."""
         splits = self.shop.splits
         plain = self.shop.unwrapped(model)
-        plain.to(self.shop.accelerator.device)
+        plain.to(self.shop.accelerator.device).eval()  # what it says, without the noise of dropout
         texts = evenly_spaced(splits.train, CALIBRATION_EXAMPLES)
         hidden = None if self.shop.accelerator.is_main_process else True
         with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=hidden) as bar:
