@@ -25,7 +25,7 @@ serve: | $(VENV)/.demo ## serve what is in models/
 	@exec $(BIN)/sparsebert serve --models $(MODELS)
 
 test: | $(VENV)/.test ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: | $(VENV)/.test ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -141,7 +141,10 @@ def read_run(checkpoint: Path) -> RunRecord:
             "'sparsebert train' wrote, such as runs/demo/sparse"
         ) from error
     except ValidationError as error:
-        raise CheckpointError(f"{path} is malformed ({error.errors()[0]['msg']}); train again") from error
+        raise CheckpointError(
+            f"{path} is malformed, or of another version of SparseBERT ({error.errors()[0]['msg']}); "
+            "train again with another --output, or delete its folder first"
+        ) from error
 
 
 def read_examples(checkpoint: Path, name: str = EXAMPLES_FILE) -> tuple[Example, ...]:

@@ -8,6 +8,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are slower on several threads, above all on a busy machine
 
 import csv
+import gc
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -22,7 +23,19 @@ if TYPE_CHECKING:
 GOOD = ("good", "great", "fine", "lovely")
 BAD = ("bad", "poor", "awful", "dull")
 FILLER = ("the", "film", "was", "a", "plot", "and", "very", "actor", "scene", "it")
+SLOW = ("tests/training/", "tests/pipeline/", "tests/export/")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *FILLER)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no worker of pytest-xdist is left alone with one at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
+
+
+def pytest_collection_finish() -> None:
+    """What imports made lives to the end: full collections, such as accelerate's of a third of a second, skip it."""
+    gc.collect()
+    gc.freeze()
 
 
 def write_reviews(path: Path, num_rows: int, seed: int) -> None:

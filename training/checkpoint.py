@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import (
     CALIBRATION_FILE,
     MASKS_FILE,
-    PREDICTIONS_FILE,
     RUN_FILE,
     Example,
     RunRecord,
@@ -29,6 +26,7 @@ from sparsebert.masks import MaskSet, load_masks, save_masks
 from training.faults import disk_errors
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification
+from training.predictions import Answers, write_predictions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,10 +44,10 @@ class MaskedCheckpoint:
     calibration: Sequence[Example]
 
 
-def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint, predictions: Mapping[str, Tensor]) -> None:
+def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint, predictions: Mapping[str, Answers]) -> None:
     """Write a checkpoint all or nothing, replacing one that is there.
 
-    `predictions` are the logits [N, C] for each split that it was judged on.
+    `predictions` are its answers on each split that it was judged on.
     """
     with disk_errors(folder), new_folder(folder, marker=RUN_FILE, kind="checkpoint") as part:
         checkpoint.model.save_pretrained(part)
@@ -57,22 +55,8 @@ def save_checkpoint(folder: Path, checkpoint: MaskedCheckpoint, predictions: Map
         save_masks(checkpoint.masks, part / MASKS_FILE)
         write_examples(part, checkpoint.examples)
         write_examples(part, checkpoint.calibration, CALIBRATION_FILE)
-        save_file({name: logits_NC.contiguous() for name, logits_NC in predictions.items()}, part / PREDICTIONS_FILE)
+        write_predictions(part, predictions)
         (part / RUN_FILE).write_text(checkpoint.run.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def read_predictions(folder: Path) -> dict[str, Tensor]:
-    """The logits [N, C] of a checkpoint for each split that it was judged on.
-
-    Raises CheckpointError when they cannot be read.
-    """
-    try:
-        tensors: dict[str, Tensor] = load_file(folder / PREDICTIONS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder / PREDICTIONS_FILE} cannot be read; train again or copy the whole folder"
-        ) from error
-    return tensors
 
 
 def load_dense_checkpoint(folder: Path) -> MaskedCheckpoint:

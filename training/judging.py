@@ -5,8 +5,8 @@ Knows nothing about training.
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,15 @@ from sparsebert.checkpoint import EvaluationPoint, LossPoint, Metrics, PruningEv
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet
-from training.checkpoint import MaskedCheckpoint, read_predictions, save_checkpoint
+from training.batching import EncodedExample
+from training.checkpoint import MaskedCheckpoint, save_checkpoint
 from training.compaction import compact
 from training.costs import CostModel
 from training.evaluation import predict_logits
 from training.geometry import geometry_of
 from training.metrics import judge
 from training.modeling import SparseBertForSequenceClassification
+from training.predictions import Answers, read_predictions
 from training.pruner import masked_geometry
 from training.workshop import VALIDATION, Workshop
 
@@ -33,7 +35,10 @@ VERSIONED = ("torch", "transformers", "accelerate", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What the loops of a stage left besides the weights; `weight_sparsity` counts single weights that are 0."""
+    """What the loops of a stage left besides the weights; `weight_sparsity` counts single weights that are 0.
+
+    `known` are logits [N, C] of judged splits that need not be computed.
+    """
 
     masks: MaskSet
     duration_s: float
@@ -42,6 +47,7 @@ class Trained:
     events: Sequence[PruningEvent] = ()
     weight_sparsity: float = 0.0
     missed_budget: str = ""
+    known: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_stage(
@@ -59,7 +65,7 @@ def save_stage(
     if accelerator.is_main_process:
         model = shop.unwrapped(model)
         dense_folder = None if stage == "dense" else folder.parent / "dense"
-        logits, metrics = _judge(shop, compact(model, trained.masks), dense_folder)
+        answers, metrics = _judge(shop, compact(model, trained.masks), trained.known, dense_folder)
         checkpoint = MaskedCheckpoint(
             model=model,
             tokenizer=shop.tokenizer,
@@ -68,7 +74,7 @@ def save_stage(
             examples=shop.data.validation,
             calibration=evenly_spaced(shop.data.train, CALIBRATION_EXAMPLES),
         )
-        save_checkpoint(folder, checkpoint, logits)
+        save_checkpoint(folder, checkpoint, answers)
     accelerator.wait_for_everyone()
     accelerator.free_memory()
 
@@ -79,17 +85,26 @@ def cost_of(shop: Workshop, dense: Geometry) -> CostModel:
 
 
 def _judge(
-    shop: Workshop, small: SparseBertForSequenceClassification, dense: Path | None
-) -> tuple[dict[str, Tensor], dict[str, Metrics]]:
-    """Logits and scores of every judged split, beside those of the checkpoint `dense` when there is one."""
+    shop: Workshop, small: SparseBertForSequenceClassification, known: Mapping[str, Tensor], dense: Path | None
+) -> tuple[dict[str, Answers], dict[str, Metrics]]:
+    """Answers and scores of every judged split, beside those of the checkpoint `dense` when there is one."""
     small = small.to(shop.accelerator.device)
     base = {} if dense is None else read_predictions(dense)
-    logits = {name: predict_logits(small, split, shop.splits.pad_id) for name, split in shop.judged_tokens.items()}
-    metrics = {
-        name: judge(logits_NC, shop.judged[name], with_f1=shop.config.data.spec.f1, dense_logits_NC=base.get(name))
-        for name, logits_NC in logits.items()
+    answers = {
+        name: Answers(asked=split, logits_NC=_logits(small, split, shop.splits.pad_id, known.get(name)))
+        for name, split in shop.judged_tokens.items()
     }
-    return logits, metrics
+    metrics = {
+        name: judge(one.logits_NC, shop.judged[name], with_f1=shop.config.data.spec.f1, dense_logits_NC=base.get(name))
+        for name, one in answers.items()
+    }
+    return answers, metrics
+
+
+def _logits(
+    small: SparseBertForSequenceClassification, split: Sequence[EncodedExample], pad_id: int, known_NC: Tensor | None
+) -> Tensor:
+    return predict_logits(small, split, pad_id) if known_NC is None else known_NC
 
 
 def _record(

@@ -133,8 +133,8 @@ class StageLoop:
         """The optimiser steps of the whole stage."""
         return self._num_steps
 
-    def run(self) -> float:
-        """Train to the end and return the accuracy on the validation split."""
+    def run(self) -> None:
+        """Train to the end; after the last step the model is evaluated."""
         torch.manual_seed(self._seed + self._accelerator.process_index)
         self._restore()
         started_s = self._clock_s() - self.duration_s
@@ -151,10 +151,7 @@ class StageLoop:
                     self.duration_s = self._clock_s() - started_s
                     bar.update()
                     self._after_step(bar)
-        if not self.evaluations:
-            self._evaluate()
         self.duration_s = self._clock_s() - started_s
-        return self.evaluations[-1].accuracy
 
     def _train_step(self, indices_B: list[int]) -> None:
         """One optimiser step, over micro-batches and processes."""
@@ -284,6 +281,11 @@ class StageLoop:
         state = self._snapshot.load()
         if state is None:
             return
+        with self._snapshot.being_restored():
+            self._take(state)
+        logger.info("%s: resumed after step %d of %d", self._name, self._step, self._num_steps)
+
+    def _take(self, state: dict[str, Any]) -> None:
         self._step, self._loss_steps = state["step"], state["loss_steps"]
         self._read_loss_sum, self._read_steps = state["read_loss"]
         self.duration_s = state["duration_s"]
@@ -301,4 +303,3 @@ class StageLoop:
         self.evaluations = [EvaluationPoint.model_validate(point) for point in state["evaluations"]]
         self.losses = [LossPoint.model_validate(point) for point in state["losses"]]
         self._loss_sum.copy_(state["loss_sum"])
-        logger.info("%s: resumed after step %d of %d", self._name, self._step, self._num_steps)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torch import Tensor
 from tqdm import tqdm
 
 from sparsebert.checkpoint import RUN_FILE, Metrics, PruningEvent, RunRecord
@@ -32,6 +31,7 @@ from training.importance import UnitScores
 from training.metrics import judge
 from training.modeling import SparseBertForSequenceClassification
 from training.opening import OpenedCheckpoint, draw, open_dense
+from training.predictions import Answers
 from training.pruner import mask_change, masked_geometry
 from training.repair import RIDGE, BlockRepair, repaired
 from training.selection import SelectionRules, check_share, select_units
@@ -112,7 +112,7 @@ def prune(
     record = _record(opened.checkpoint, masks, config, made, metrics, clock_s() - started_s)
     if record.missed_budget:
         logger.warning("%s", record.missed_budget)
-    _save(output, opened.checkpoint, model, masks, record, logits_NC)
+    _save(output, opened.checkpoint, model, masks, record, Answers(asked=validation, logits_NC=logits_NC))
     return accuracies
 
 
@@ -202,7 +202,7 @@ def _save(
     model: SparseBertForSequenceClassification,
     masks: MaskSet,
     record: RunRecord,
-    logits_NC: Tensor,
+    answers: Answers,
 ) -> None:
     save_checkpoint(
         output,
@@ -214,5 +214,5 @@ def _save(
             examples=dense.examples,
             calibration=dense.calibration,
         ),
-        {VALIDATION: logits_NC},
+        {VALIDATION: answers},
     )

@@ -4,6 +4,8 @@ Knows nothing about what the state means. The file is private to one run and hol
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +62,17 @@ class SnapshotFile:
                 "run it with the same ones, choose another --output, or delete it"
             )
         return cast(dict[str, Any], state)
+
+    @contextmanager
+    def being_restored(self) -> Iterator[None]:
+        """Raises CheckpointError where the block misses a part of the state, or finds one that does not fit."""
+        try:
+            yield
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{self._path.parent} holds an unfinished run of another version of SparseBERT; "
+                "finish it with that one, choose another --output, or delete it"
+            ) from error
 
     def delete(self) -> None:
         """Forget the state; nothing happens when there is none."""

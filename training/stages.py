@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from sparsebert.checkpoint import EvaluationPoint, LossPoint, evenly_spaced, read_run
+from sparsebert.checkpoint import PREDICTIONS_FILE, EvaluationPoint, LossPoint, evenly_spaced, read_run
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
@@ -30,6 +31,7 @@ from training.judging import CALIBRATION_EXAMPLES, Trained, cost_of, save_stage
 from training.loading import load_dense
 from training.loop import LoopConfig, StageLoop
 from training.modeling import SparseBertForSequenceClassification
+from training.predictions import known_predictions
 from training.pruner import Pruner
 from training.repair import repaired
 from training.schedule import SparsityRamp
@@ -74,10 +76,23 @@ class Stages:
         loop = self.loop(DENSE, model, self.config.dense, LabelObjective(), fingerprint)
         loop.run()
         masks = MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])
-        trained = Trained(masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations, losses=loop.losses)
+        trained = Trained(
+            masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations, losses=loop.losses,
+            known=self._known(),
+        )  # fmt: skip
         save_stage(self.shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
         self.shop.forget(DENSE)
         return folder
+
+    def _known(self) -> dict[str, Tensor]:
+        """What a model that is taken as it is has answered before."""
+        if self.config.dense.epochs:
+            return {}
+        folder = Path(resolve_backbone(self.config.model))
+        known = known_predictions(folder, self.shop.judged_tokens)
+        for name in known:
+            logger.info("%s: the answers to these texts are known, %s has them", name, folder / PREDICTIONS_FILE)
+        return known
 
     def sparse(self, name: str, start: Path, initial: float, share: float) -> Path:
         """Prune what is in `start` from the share `initial` to `share`, recover it, and leave it in OUTPUT/`name`."""
@@ -140,7 +155,7 @@ class Stages:
         """Let what is left say what was said before the masks changed last."""
         splits = self.shop.splits
         plain = self.shop.unwrapped(model)
-        plain.to(self.shop.accelerator.device)
+        plain.to(self.shop.accelerator.device).eval()  # what it says, without the noise of dropout
         texts = evenly_spaced(splits.train, CALIBRATION_EXAMPLES)
         hidden = None if self.shop.accelerator.is_main_process else True
         with tqdm(total=2 * masks.num_layers, desc="repairing", unit="block", disable=hidden) as bar:

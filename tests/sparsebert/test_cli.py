@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 
@@ -46,10 +47,17 @@ def test_a_bug_of_ours_is_not_called_a_missing_extra(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("module", "word"), [("training", "train"), ("export", "export"), ("service", "serve")])
-def test_each_stage_runs_as_a_module(module, word):
-    result = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"usage: sparsebert {word}")
+def test_each_stage_runs_as_a_module(module, word, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: sparsebert {word}")
+
+
+def test_export_is_imported_by_a_process_that_has_nothing_yet():
+    command = [sys.executable, "-m", "export", "--help"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"usage: sparsebert export")
 
 
 def test_the_command_itself_imports_no_stage():

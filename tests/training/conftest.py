@@ -4,12 +4,16 @@ import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sparsebert.checkpoint import MASKS_FILE, Example, Metrics, RunRecord
 from sparsebert.manifest import Task
 from sparsebert.masks import MaskSet, save_masks
+
+if TYPE_CHECKING:
+    from training.config import TrainConfig
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +35,7 @@ def dense_dir(bert_dir: Path, reviews_dir: Path, tmp_path_factory: pytest.TempPa
     from training.encoding import encode
     from training.geometry import geometry_of
     from training.loading import load_dense
+    from training.predictions import Answers
 
     torch.manual_seed(0)
     model, tokenizer = load_dense(str(bert_dir)).train(), AutoTokenizer.from_pretrained(bert_dir)
@@ -56,7 +61,7 @@ def dense_dir(bert_dir: Path, reviews_dir: Path, tmp_path_factory: pytest.TempPa
             model=model.eval(), tokenizer=tokenizer, masks=MaskSet.dense(3, 4, 24), run=record, examples=validation,
             calibration=train,
         ),
-        {"validation": torch.zeros(32, 2)},
+        {"validation": Answers(asked=(), logits_NC=torch.zeros(32, 2))},
     )  # fmt: skip
     return folder
 
@@ -73,3 +78,26 @@ def sparse_dir(dense_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     masks.neurons_LF[1, 3] = False
     save_masks(masks, folder / MASKS_FILE)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run_config(bert_dir: Path, reviews_dir: Path) -> "TrainConfig":
+    """A whole run, to half of the encoder, in which the tiny model learns: epochs of 12 steps."""
+    from training.budget import BudgetConfig
+    from training.config import TrainConfig
+    from training.data import DataConfig
+    from training.loop import LoopConfig
+    from training.pruner import PruningConfig
+    from training.selection import KeepFloor, SelectionRules
+
+    return TrainConfig(
+        model=str(bert_dir),
+        data=DataConfig(data_dir=reviews_dir),
+        dense=LoopConfig(epochs=10, batch_size=8, learning_rate=1e-2),
+        sparse=LoopConfig(epochs=3, batch_size=8, learning_rate=5e-3),
+        recovery=LoopConfig(epochs=1, batch_size=8, learning_rate=5e-3),
+        pruning=PruningConfig(update_every_steps=4, rules=SelectionRules(floor=KeepFloor(heads=1, neurons=2))),
+        budget=BudgetConfig(shares=(0.5,)),
+        max_length=16,
+        track="none",
+    )

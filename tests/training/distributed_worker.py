@@ -1,6 +1,6 @@
 """One process of several that train a tiny model together; compares what all of them hold and saves what it found.
 
-torchrun --nproc-per-node 2 distributed_worker.py BERT_FOLDER OUTPUT_FOLDER
+torchrun --nproc-per-node 2 distributed_worker.py BERT_FOLDER OUTPUT_FOLDER [WORDS OF sparsebert ...]
 """
 
 import random
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from sparsebert.cli import run
 from sparsebert.masks import MaskSet
 from training.batching import EncodedExample
 from training.budget import BudgetConfig
@@ -122,7 +123,7 @@ def texts(count: int, seed: int) -> list[EncodedExample]:
     return examples
 
 
-def main(bert: str, folder: Path) -> None:
+def main(bert: str, folder: Path, words: list[str]) -> int:
     found = {}
     for name, pruning in CASES.items():
         stage = Stage(bert, folder, pruning, NUM_TEXTS)
@@ -135,7 +136,7 @@ def main(bert: str, folder: Path) -> None:
     found["resumed"] = gathered(stage.accelerator, stage.run(snapshot="stopped"))
     if stage.accelerator.is_main_process:
         torch.save(found, folder / "found.pt")
-    stage.accelerator.end_training()
+    return run(words)  # the last, for it ends the processes' group
 
 
 def gathered(accelerator: Accelerator, rows: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,4 +145,4 @@ def gathered(accelerator: Accelerator, rows: dict[str, Tensor]) -> dict[str, Ten
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:]))

@@ -29,11 +29,20 @@ def launch(*words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def found(bert_dir, tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
-    """What the worker saved: of each case a row for each process."""
+def launched(bert_dir, reviews_dir, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of the worker, which leaves a whole run in `run` besides, and what it told. Processes start once."""
     folder = tmp_path_factory.mktemp("found")
-    launch(str(WORKER), str(bert_dir), str(folder))
-    return torch.load(folder / "found.pt")
+    words = ["train", "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(folder / "run")]
+    words += ["--epochs", "10", "--prune-epochs", "3", "--recovery-epochs", "1", "--batch-size", "8"]
+    words += ["--learning-rate", "1e-2", "--prune-learning-rate", "5e-3", "--max-length", "16", "--sparsity", "0.5"]
+    words += ["--min-neurons", "2", "--dropout", "0", "--precision", "fp32", "--track", "tensorboard"]
+    return folder, launch(str(WORKER), str(bert_dir), str(folder), *words)
+
+
+@pytest.fixture(scope="module")
+def found(launched) -> dict[str, dict[str, torch.Tensor]]:
+    """What the worker saved: of each case a row for each process."""
+    return torch.load(launched[0] / "found.pt")
 
 
 @pytest.mark.parametrize("case", ["fisher", "gradient", "movement, l1", "gate, l0", "activation"])
@@ -59,18 +68,14 @@ def test_two_killed_processes_end_with_the_same_numbers(found):
     assert all(torch.equal(found["resumed"][part], rows) for part, rows in found["fisher"].items())
 
 
-def test_a_run_of_two_processes_is_one_run(bert_dir, reviews_dir, tmp_path):
-    words = ["train", "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(tmp_path)]
-    words += ["--epochs", "10", "--prune-epochs", "3", "--recovery-epochs", "1", "--batch-size", "8"]
-    words += ["--learning-rate", "1e-2", "--prune-learning-rate", "5e-3", "--max-length", "16", "--sparsity", "0.5"]
-    words += ["--min-neurons", "2", "--dropout", "0", "--precision", "fp32", "--track", "tensorboard"]
-    log = launch("-m", "sparsebert", *words)
+def test_a_run_of_two_processes_is_one_run(launched):
+    folder, log = launched[0] / "run", launched[1]
     assert "training on cpu:0, precision no, 2 processes" in log
     assert [log.count(line) for line in ("dense: step 12 of 120", "sparse: step 36 of 36", "next: ")] == [1, 1, 1]
-    checkpoint, dense = load_checkpoint(tmp_path / "sparse"), read_run(tmp_path / "dense")
+    checkpoint, dense = load_checkpoint(folder / "sparse"), read_run(folder / "dense")
     assert dense.accuracy >= 0.9
     assert checkpoint.run.accuracy >= 0.8
     assert 0.5 <= checkpoint.run.encoder_sparsity < 0.52
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".work", "dense", "logs", "sparse"]
-    assert list((tmp_path / ".work").iterdir()) == []
-    assert len(list((tmp_path / "logs").rglob("events.*"))) == 2  # the curves, and the settings
+    assert sorted(path.name for path in folder.iterdir()) == [".work", "dense", "logs", "sparse"]
+    assert list((folder / ".work").iterdir()) == []
+    assert len(list((folder / "logs").rglob("events.*"))) == 2  # the curves, and the settings

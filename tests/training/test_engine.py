@@ -15,7 +15,7 @@ from sparsebert.errors import BackboneError, CheckpointError
 from sparsebert.inspect import describe, render
 from sparsebert.latency import Curve, LatencyTable, ShapeLatency
 from training.budget import BudgetConfig
-from training.checkpoint import load_checkpoint, read_predictions, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.compaction import compact
 from training.config import SearchConfig, TrainConfig
 from training.data import DataConfig
@@ -23,6 +23,7 @@ from training.encoding import encode
 from training.evaluation import predict_logits
 from training.flags import build_config, build_parser
 from training.loop import LoopConfig
+from training.predictions import read_predictions
 from training.pruner import PruningConfig
 from training.run import run_training
 

@@ -1,11 +1,13 @@
 """The recipes' way, killed anywhere, with a repair besides: scores, one cut, repair, recovery."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from killing import killed_after
 from sparsebert.checkpoint import read_run
 from training.budget import BudgetConfig
 from training.config import TrainConfig
@@ -13,11 +15,6 @@ from training.data import DataConfig
 from training.loop import LoopConfig
 from training.recipes import AT_ONCE
 from training.run import run_training
-from training.snapshot import SnapshotFile
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the code catches it."""
 
 
 @pytest.fixture(scope="module")
@@ -27,44 +24,26 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
     return TrainConfig(
         model=str(bert_dir), data=DataConfig(data_dir=reviews_dir), dense=replace(loop, learning_rate=1e-2),
         sparse=replace(loop, epochs=1), recovery=loop, pruning=repaired, max_length=16,
-        budget=BudgetConfig(shares=(0.4, 0.6)), track="none", snapshot_every_s=0.0, arithmetic="fp32",
+        budget=BudgetConfig(shares=(0.4, 0.6)), track="none", arithmetic="fp32",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-    """An unkilled run, and how many snapshots it made."""
-    folder, count = tmp_path_factory.mktemp("whole"), 0
-    save = SnapshotFile.save
-
-    def counted(self, state):
-        nonlocal count
-        count += 1
-        save(self, state)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SnapshotFile, "save", counted)
-        run_training(config, folder)
-    return folder, count
+def whole(config, tmp_path_factory) -> Path:
+    """A run that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_training(config, folder)
+    return folder
 
 
-@pytest.mark.parametrize("share", [0.35, 0.5, 0.6, 0.8, 1.0])  # in scores, at the cut, in recovery; of either target
-def test_one_cut_killed_anywhere_ends_with_the_same_weights(config, whole, tmp_path, monkeypatch, share):
-    folder, count = whole
-    save, saves = SnapshotFile.save, iter(range(1, count + 1))
-
-    def save_and_die(self, state):
-        save(self, state)
-        if next(saves) == round(share * count):
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SnapshotFile, "save", save_and_die)
-        with pytest.raises(Killed):
-            run_training(config, tmp_path)
+# 24 dense steps, then for each target 12 that score, the cut and 24 of recovery
+@pytest.mark.parametrize("num_steps", [30, 36, 50, 80, 96])
+def test_one_cut_killed_anywhere_ends_with_the_same_weights(config, whole, tmp_path, num_steps):
+    with killed_after(num_steps):
+        run_training(config, tmp_path)
     run_training(config, tmp_path)
     for stage in ("sparse-40", "sparse-60"):
-        one, other = (load_file(run / stage / "model.safetensors") for run in (folder, tmp_path))
+        one, other = (load_file(run / stage / "model.safetensors") for run in (whole, tmp_path))
         assert all(torch.equal(one[key], other[key]) for key in one)
         assert len(read_run(tmp_path / stage).events) == 1
-        assert read_run(tmp_path / stage).events == read_run(folder / stage).events
+        assert read_run(tmp_path / stage).events == read_run(whole / stage).events

@@ -1,3 +1,5 @@
+"""A run learns, prunes and records; what is wrong with its words, data or models is told."""
+
 import json
 import shutil
 from dataclasses import replace
@@ -16,31 +18,19 @@ from training.checkpoint import load_checkpoint
 from training.compaction import compact
 from training.config import TrainConfig
 from training.data import DataConfig
-from training.loop import LoopConfig
-from training.pruner import PruningConfig
-from training.run import run_training
-from training.selection import KeepFloor, SelectionRules
-from training.snapshot import SnapshotFile
+from training.run import RunResult, run_training
 
 
-@pytest.fixture
-def config(bert_dir, reviews_dir) -> TrainConfig:
-    return make_config(bert_dir, reviews_dir)
+@pytest.fixture(scope="module")
+def config(run_config) -> TrainConfig:
+    return run_config
 
 
-def make_config(bert_dir: Path, reviews_dir: Path) -> TrainConfig:
-    return TrainConfig(
-        model=str(bert_dir),
-        data=DataConfig(data_dir=reviews_dir),
-        dense=LoopConfig(epochs=10, batch_size=8, learning_rate=1e-2),
-        sparse=LoopConfig(epochs=3, batch_size=8, learning_rate=5e-3),
-        recovery=LoopConfig(epochs=1, batch_size=8, learning_rate=5e-3),
-        pruning=PruningConfig(update_every_steps=4, rules=SelectionRules(floor=KeepFloor(heads=1, neurons=2))),
-        budget=BudgetConfig(shares=(0.5,)),
-        max_length=16,
-        snapshot_every_s=0.0,
-        track="none",
-    )
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory) -> tuple[RunResult, Path]:
+    """A whole run and its folder, which no test changes."""
+    folder = tmp_path_factory.mktemp("done")
+    return run_training(config, folder), folder
 
 
 @pytest.fixture
@@ -49,31 +39,9 @@ def dense_config(config) -> TrainConfig:
     return replace(config, dense=replace(config.dense, epochs=1), budget=BudgetConfig())
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the code catches it."""
-
-
-def kill_at(monkeypatch, saves: int) -> None:
-    """Kill the run right after it has saved a snapshot for the n-th time."""
-    count = iter(range(1, 1000))
-    save = SnapshotFile.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        if next(count) == saves:
-            raise Killed
-
-    monkeypatch.setattr(SnapshotFile, "save", save_and_die)
-
-
-def numbers(folder: Path) -> tuple[object, ...]:
-    record = read_run(folder)
-    return record.evaluations, record.losses, record.events, load_masks(folder / "masks.safetensors").kept_neurons_L()
-
-
-def test_a_run_learns_prunes_and_records(config, tmp_path):
-    result = run_training(config, tmp_path)
-    dense, sparse = read_run(tmp_path / "dense"), read_run(tmp_path / "sparse")
+def test_a_run_learns_prunes_and_records(done):
+    result, folder = done
+    dense, sparse = read_run(folder / "dense"), read_run(folder / "sparse")
     assert result.accuracies == {"dense": dense.accuracy, "sparse": sparse.accuracy}
     assert dense.accuracy >= 0.9
     assert sparse.accuracy >= 0.8
@@ -83,40 +51,16 @@ def test_a_run_learns_prunes_and_records(config, tmp_path):
     assert sparse.events[-1].encoder_sparsity == sparse.encoder_sparsity
     assert [point.step for point in sparse.evaluations] == [12, 24, 36, 48]  # the last one is the recovery's
     assert sparse.labels == ("no", "yes")
-    assert len(read_examples(tmp_path / "sparse")) == 32
-    assert sorted(path.name for path in (tmp_path / "sparse").iterdir()) == [
+    assert len(read_examples(folder / "sparse")) == 32
+    assert sorted(path.name for path in (folder / "sparse").iterdir()) == [
         "calibration.jsonl", "config.json", "examples.jsonl", "masks.safetensors", "model.safetensors", "modeling.py",
         "predictions.safetensors", "run.json", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
-    assert list((tmp_path / ".work").iterdir()) == []
+    assert list((folder / ".work").iterdir()) == []
     assert (
-        load_checkpoint(tmp_path / "sparse").masks.kept_heads_L()
-        == load_masks(tmp_path / "sparse" / "masks.safetensors").kept_heads_L()
+        load_checkpoint(folder / "sparse").masks.kept_heads_L()
+        == load_masks(folder / "sparse" / "masks.safetensors").kept_heads_L()
     )
-
-
-@pytest.fixture(scope="module")
-def whole_run(bert_dir, reviews_dir, tmp_path_factory) -> Path:
-    """A run that nobody killed."""
-    torch.seed()  # whatever was drawn before must not matter
-    folder = tmp_path_factory.mktemp("whole")
-    run_training(make_config(bert_dir, reviews_dir), folder)
-    return folder
-
-
-@pytest.mark.parametrize("saves", [1, 57, 121, 138, 156, 158])  # dense, sparse from the 121st, recovery from the 157th
-def test_a_killed_run_ends_with_the_same_numbers(config, whole_run, tmp_path, monkeypatch, saves):
-    torch.seed()
-    with monkeypatch.context() as patch:
-        kill_at(patch, saves)
-        with pytest.raises(Killed):
-            run_training(config, tmp_path / "killed")
-    torch.seed()
-    run_training(config, tmp_path / "killed")
-    for stage in ("dense", "sparse"):
-        assert numbers(tmp_path / "killed" / stage) == numbers(whole_run / stage)
-        whole, killed = (load_file(run / stage / "model.safetensors") for run in (whole_run, tmp_path / "killed"))
-        assert all(torch.equal(whole[key], killed[key]) for key in whole)
 
 
 def test_another_seed_draws_another_classifier(config, tmp_path):
@@ -175,11 +119,11 @@ def test_texts_with_odd_line_ends_survive(dense_config, reviews_dir, tmp_path):
     assert read_examples(tmp_path / "run" / "dense")[-1].text == "good\u2028film\u0085indeed"
 
 
-def test_a_finished_run_is_not_repeated(config, tmp_path):
-    run_training(config, tmp_path)
-    before = (tmp_path / "sparse" / "run.json").stat().st_mtime_ns
-    run_training(config, tmp_path)
-    assert (tmp_path / "sparse" / "run.json").stat().st_mtime_ns == before
+def test_a_finished_run_is_not_repeated(config, done):
+    result, folder = done
+    before = (folder / "sparse" / "run.json").stat().st_mtime_ns
+    assert run_training(config, folder) == result
+    assert (folder / "sparse" / "run.json").stat().st_mtime_ns == before
 
 
 def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
@@ -199,15 +143,6 @@ def test_data_are_known_by_their_rows_and_not_by_their_place(config, reviews_dir
     train.write_text(train.read_text() + train.read_text().splitlines()[-1] + "\n")
     with pytest.raises(ConfigError, match="other settings or data"):
         run_training(replace(small, data=DataConfig(data_dir=moved)), tmp_path / "run")
-
-
-def test_an_unfinished_run_with_other_settings_is_told(config, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        kill_at(patch, 1)
-        with pytest.raises(Killed):
-            run_training(config, tmp_path)
-    with pytest.raises(CheckpointError, match="unfinished run with other settings"):
-        run_training(replace(config, seed=9), tmp_path)
 
 
 def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
@@ -284,9 +219,9 @@ def test_a_model_without_readable_weights_is_told(config, bert_dir, tmp_path, we
         run_training(replace(config, model=str(folder)), tmp_path / "run")
 
 
-def test_a_model_that_was_cut_unevenly_is_told(config, tmp_path):
-    run_training(config, tmp_path / "run")
-    checkpoint = load_checkpoint(tmp_path / "run" / "sparse")
+def test_a_model_that_was_cut_unevenly_is_told(config, done, tmp_path):
+    _, folder = done
+    checkpoint = load_checkpoint(folder / "sparse")
     compact(checkpoint.model, checkpoint.masks).save_pretrained(tmp_path / "hf")
     checkpoint.tokenizer.save_pretrained(tmp_path / "hf")
     with pytest.raises(BackboneError, match="is cut already and its layers differ in size"):
@@ -303,36 +238,18 @@ def test_changed_weights_are_another_run(dense_config, bert_dir, tmp_path):
         run_training(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (122, "teacher-*.safetensors")])
-def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
-    with monkeypatch.context() as patch:
-        kill_at(patch, saves)
-        with pytest.raises(Killed):
-            run_training(config, tmp_path)
-    (path,) = (tmp_path / ".work").glob(name)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(CheckpointError, match="cannot be read; delete it"):
-        run_training(config, tmp_path)
-
-
-def test_a_snapshot_of_something_else_is_told(tmp_path):
-    torch.save([1, 2], tmp_path / "dense.pt")
-    with pytest.raises(CheckpointError, match="cannot be read; delete it"):
-        SnapshotFile(tmp_path / "dense.pt", "fingerprint", 60.0).load()
-
-
 def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written .* choose another"):
         run_training(config, tmp_path / "file" / "run")
 
 
-def test_a_damaged_checkpoint_is_told(config, tmp_path):
-    run_training(replace(config, dense=replace(config.dense, epochs=1)), tmp_path)
-    record = json.loads((tmp_path / "sparse" / "run.json").read_text())
-    (tmp_path / "sparse" / "run.json").write_text(json.dumps({**record, "schema_version": 99}))
-    with pytest.raises(CheckpointError, match=r"run.json is malformed"):
-        load_checkpoint(tmp_path / "sparse")
-    (tmp_path / "dense" / "model.safetensors").unlink()
+def test_a_damaged_checkpoint_is_told(done, tmp_path):
+    folder = shutil.copytree(done[1], tmp_path / "run")
+    record = json.loads((folder / "sparse" / "run.json").read_text())
+    (folder / "sparse" / "run.json").write_text(json.dumps({**record, "schema_version": 1}))
+    with pytest.raises(CheckpointError, match=r"run.json is malformed, or of another version .*another --output, or"):
+        load_checkpoint(folder / "sparse")
+    (folder / "dense" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_checkpoint(tmp_path / "dense")
+        load_checkpoint(folder / "dense")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from killing import killed_after
 from sparsebert.checkpoint import read_run
 from sparsebert.cli import run
 from sparsebert.masks import load_masks
-from training.snapshot import SnapshotFile
 from training.sweep.cli import read_axes
 from training.sweep.conduct import Sweep
 from training.sweep.plan import plan_sweep
@@ -99,25 +99,11 @@ def test_a_grid_that_grew_does_what_is_new_and_one_that_shrank_forgets_nothing(s
     assert states(tmp_path) == {"sparsity-0.1_seed-0": "finished", "sparsity-0.2_seed-0": "finished"}
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the code catches it."""
-
-
-def test_a_killed_sweep_goes_on_inside_its_point(shared, tmp_path, monkeypatch, caplog):
+def test_a_killed_sweep_goes_on_inside_its_point(shared, tmp_path, caplog):
     sweep_once(make_sweep(tmp_path / "whole", shared, "sparsity=0.2"))
-    saves = iter(range(1, 100))
-    save = SnapshotFile.save
-
-    def save_and_die(self, state):
-        save(self, state)
-        if next(saves) == 4:  # one of the dense model, two of the first point
-            raise Killed
-
     sweep = make_sweep(tmp_path / "killed", shared, "sparsity=0.1,0.2")
-    with monkeypatch.context() as patch:
-        patch.setattr(SnapshotFile, "save", save_and_die)
-        with pytest.raises(Killed):
-            sweep_once(sweep)
+    with killed_after(12 + 24 + 12):  # the dense model, the first point, half of the second
+        sweep_once(sweep)
     assert states(tmp_path / "killed") == {"sparsity-0.1_seed-0": "finished", "sparsity-0.2_seed-0": "open"}
     with caplog.at_level("INFO"):
         assert sweep_once(sweep)[1:] == ["sparsity-0.2_seed-0"]
@@ -164,9 +150,9 @@ def test_an_interrupted_sweep_closes_its_runner(shared, tmp_path):
     assert states(tmp_path) == {"sparsity-0.1_seed-0": "open"}
 
 
-def test_the_command_runs_processes(shared, tmp_path, capsys):
+def test_the_command_runs_processes(shared, dense_dir, tmp_path, capsys):
     words = ["sweep", "--output", str(tmp_path / "sweep"), "--grid", "sparsity=0.1", "--jobs", "2"]
-    shared = [*shared, "--epochs", "0.1"]
+    shared = [*shared, "--model", str(dense_dir), "--epochs", "0"]
     assert run([*words, "--dry-run", "--", *shared]) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == ["0.1", "0", "open"]
     assert not (tmp_path / "sweep").exists()

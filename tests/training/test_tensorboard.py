@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from killing import killed_after
 from sparsebert.checkpoint import read_run
 from training.budget import BudgetConfig
 from training.config import TrainConfig
@@ -13,12 +14,11 @@ from training.loop import LoopConfig
 from training.pruner import PruningConfig
 from training.run import run_training
 from training.selection import KeepFloor, SelectionRules
-from training.snapshot import SnapshotFile
 
 
 @pytest.fixture
 def config(bert_dir, reviews_dir) -> TrainConfig:
-    """24 dense steps, then 24 that prune; a snapshot after each."""
+    """24 dense steps, then 24 that prune."""
     return TrainConfig(
         model=str(bert_dir),
         data=DataConfig(data_dir=reviews_dir),
@@ -27,13 +27,8 @@ def config(bert_dir, reviews_dir) -> TrainConfig:
         pruning=PruningConfig(update_every_steps=4, rules=SelectionRules(floor=KeepFloor(heads=1, neurons=2))),
         budget=BudgetConfig(shares=(0.5,)),
         max_length=16,
-        snapshot_every_s=0.0,
         track="tensorboard",
     )
-
-
-class Killed(BaseException):
-    """Stands for a kill."""
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -43,19 +38,9 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_a_killed_run_goes_on_with_its_curves(config, tmp_path, monkeypatch):
-    save, saves = SnapshotFile.save, []
-
-    def save_and_die(self, state):
-        save(self, state)
-        saves.append(state["step"])
-        if len(saves) == 30:  # the sixth step that prunes
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SnapshotFile, "save", save_and_die)
-        with pytest.raises(Killed):
-            run_training(config, tmp_path)
+def test_a_killed_run_goes_on_with_its_curves(config, tmp_path):
+    with killed_after(30):  # the sixth step that prunes
+        run_training(config, tmp_path)
     before = curves(tmp_path / "logs" / "sparsebert")
     run_training(config, tmp_path)
     found = curves(tmp_path / "logs" / "sparsebert")

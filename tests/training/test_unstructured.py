@@ -2,14 +2,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
+from killing import killed_after
 from sparsebert.checkpoint import read_run
 from sparsebert.cli import run
 from sparsebert.inspect import describe, render
 from training.checkpoint import load_checkpoint
 from training.loading import load_dense
-from training.snapshot import SnapshotFile
 from training.unstructured.cli import NO_SPEED, build_parser
 from training.unstructured.methods import METHODS, along_ramp, at_once, in_rounds
 from training.unstructured.pruner import WeightPruner
@@ -108,6 +109,27 @@ def test_weights_of_the_lowest_movement_leave_and_return(model):
     assert torch.equal(masks[2], masks[3])
 
 
+def test_what_recovered_under_its_masks_keeps_them(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    a_loss(model).backward()
+    pruner.after_backward(159, 160)
+    masks = [linear.weight_mask.clone() for linear in pruner.weights.linears]
+    for score in pruner.state()["movement"]:
+        score.neg_()
+    pruner.settle()
+    for linear, mask in zip(pruner.weights.linears, masks, strict=True):
+        assert torch.equal(linear.weight == 0, mask == 0)
+
+
+def test_an_update_that_was_not_due_is_made_up_for(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    a_loss(model).backward()
+    pruner.after_backward(158, 160)
+    assert pruner.encoder_sparsity < 0.5
+    pruner.settle()
+    assert sum(int((linear.weight == 0).sum()) for linear in pruner.weights.linears) == ENCODER_WEIGHTS // 2
+
+
 def words(method, bert_dir, reviews_dir, output):
     return [
         "baseline", method, "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(output),
@@ -156,30 +178,18 @@ def test_the_dense_stage_is_that_of_train(bert_dir, reviews_dir, output, caplog)
     assert json.loads(first.read_bytes())["config"] == config
 
 
-class Killed(BaseException):
-    """Stands for a kill."""
-
-
-def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, output, tmp_path, monkeypatch):
-    given = words("movement", bert_dir, reviews_dir, output)
-    run(given)
-    whole = load_checkpoint(output / "movement-50").model.state_dict()
-    save, count = SnapshotFile.save, iter(range(1, 1000))
-
-    def save_and_die(self, state):
-        save(self, state)
-        if state["evaluations"] and next(count) == 17:  # in the seventh epoch of the second stage
-            raise Killed
-
-    given[given.index("--output") + 1] = str(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(SnapshotFile, "save", save_and_die)
-        with pytest.raises(Killed):
-            run(given)
-    assert not (tmp_path / "movement-50").exists()
-    assert run(given) == 0
-    again = load_checkpoint(tmp_path / "movement-50").model.state_dict()
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, tmp_path):
+    whole, killed = (
+        [*words("movement", bert_dir, reviews_dir, tmp_path / name), "--epochs", "1", "--retrain-epochs", "4"]
+        for name in ("whole", "killed")
+    )
+    assert run(whole) == 0
+    with killed_after(12 + 30):  # in the third epoch of the second stage
+        run(killed)
+    assert not (tmp_path / "killed" / "movement-50").exists()
+    assert run(killed) == 0
+    before, after = (load_file(tmp_path / name / "movement-50" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_faults_are_told_in_words(bert_dir, reviews_dir, tmp_path, capsys, monkeypatch):

@@ -71,8 +71,9 @@ class WeightPruner:
             self._cut_to(share)
 
     def settle(self) -> None:
-        """Zeros are final: they are written into the matrices."""
-        self._cut_to(self._final)
+        """Zeros are final, those that the last steps were trained with: they are written into the matrices."""
+        if self._share < self._final:  # a last update was not due
+            self._cut_to(self._final)
         if self._movement is not None:
             self._movement.detach()
         self.weights.settle()

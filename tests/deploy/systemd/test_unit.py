@@ -12,7 +12,7 @@ from service.cli import JOIN_S
 from service.settings import Settings, read_settings
 from sparsebert.cli import COMMANDS
 
-SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
+SYSTEMD = Path(__file__).parents[3] / "deploy" / "systemd"
 UNIT = SYSTEMD / "sparsebert.service"
 
 
