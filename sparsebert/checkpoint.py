@@ -101,6 +101,8 @@ class RunRecord(_Record):
     `removed_share` is counted as the budget was: parameters, multiply-accumulates or time. `evaluations` are those
     of training, in its own arithmetic, and `losses` what it was like between them. `weight_sparsity` is the share of
     the encoder's matrices that a baseline set to 0, weight by weight: it makes nothing smaller or faster.
+    `cpu_s` is what steps and repair took of all CPU cores in the process that wrote this (evaluation and saving are in
+    `duration_s` alone); None where it was not measured.
     `missed_budget` says why what is left is more than 1% off what was asked for; empty when it is not.
     """
 
@@ -119,6 +121,7 @@ class RunRecord(_Record):
     encoder_sparsity: float
     accuracy: float
     duration_s: float
+    cpu_s: float | None = None
     evaluations: tuple[EvaluationPoint, ...]
     losses: tuple[LossPoint, ...] = ()
     events: tuple[PruningEvent, ...]

@@ -42,6 +42,7 @@ class Trained:
 
     masks: MaskSet
     duration_s: float
+    cpu_s: float
     evaluations: Sequence[EvaluationPoint]
     losses: Sequence[LossPoint] = ()
     events: Sequence[PruningEvent] = ()
@@ -135,6 +136,7 @@ def _record(
         removed_share=1.0 - cost.cost(kept) / cost.cost(dense),
         accuracy=metrics[VALIDATION].accuracy,
         duration_s=round(trained.duration_s, 3),
+        cpu_s=round(trained.cpu_s, 3),
         evaluations=tuple(trained.evaluations),
         losses=tuple(trained.losses),
         events=tuple(trained.events),

@@ -94,10 +94,12 @@ class StageLoop:
         pruner: Sparsifier | None = None,
         track: Track = track_nothing,
         clock_s: Callable[[], float] = time.monotonic,
+        cpu_clock_s: Callable[[], float] = time.process_time,
     ) -> None:
         self.evaluations: list[EvaluationPoint] = []
         self.losses: list[LossPoint] = []
         self.duration_s = 0.0
+        self.cpu_s = 0.0  # of the steps alone
         self._name = name
         self._data = data
         self._objective = objective
@@ -107,7 +109,7 @@ class StageLoop:
         self._seed = seed
         self._pruner: Sparsifier = Unpruned(model) if pruner is None else pruner
         self._track = track
-        self._clock_s = clock_s
+        self._clock_s, self._cpu_clock_s = clock_s, cpu_clock_s
         self._lengths = [len(example.token_ids) for example in data.train]
         self._steps_per_epoch = -(-len(data.train) // config.batch_size)
         self._num_steps = max(1, round(self._steps_per_epoch * config.epochs)) if config.epochs else 0
@@ -147,7 +149,9 @@ class StageLoop:
                 epoch, done = divmod(self._step, self._steps_per_epoch)
                 plan = plan_epoch(self._lengths, self._config.batch_size, self._epoch_rng(epoch))
                 for indices_B in plan[done : self._num_steps - self._step + done]:
+                    began_s = self._cpu_clock_s()
                     self._train_step(indices_B)
+                    self.cpu_s += self._cpu_clock_s() - began_s
                     self.duration_s = self._clock_s() - started_s
                     bar.update()
                     self._after_step(bar)
@@ -274,6 +278,7 @@ class StageLoop:
                 "loss_steps": self._loss_steps,
                 "read_loss": (self._read_loss_sum, self._read_steps),
                 "duration_s": self.duration_s,
+                "cpu_s": self.cpu_s,
             }
         )
 
@@ -288,7 +293,7 @@ class StageLoop:
     def _take(self, state: dict[str, Any]) -> None:
         self._step, self._loss_steps = state["step"], state["loss_steps"]
         self._read_loss_sum, self._read_steps = state["read_loss"]
-        self.duration_s = state["duration_s"]
+        self.duration_s, self.cpu_s = state["duration_s"], state["cpu_s"]
         self._plain.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._accelerator.scaler is not None:

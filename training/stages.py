@@ -77,7 +77,7 @@ class Stages:
         loop.run()
         masks = MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0])
         trained = Trained(
-            masks=masks, duration_s=loop.duration_s, evaluations=loop.evaluations, losses=loop.losses,
+            masks=masks, duration_s=loop.duration_s, cpu_s=loop.cpu_s, evaluations=loop.evaluations, losses=loop.losses,
             known=self._known(),
         )  # fmt: skip
         save_stage(self.shop, folder, model, trained, stage="dense", fingerprint=fingerprint)
@@ -136,7 +136,7 @@ class Stages:
         )  # fmt: skip
         loop = self.loop(name, before.model, self.config.sparse, objective, fingerprint, pruner)
         loop.run()
-        changed_last, began_s = pruner.masks_before(loop.num_steps), time.monotonic()
+        changed_last, began_s, began_cpu_s = pruner.masks_before(loop.num_steps), time.monotonic(), time.process_time()
         if self.config.pruning.repair and changed_last is not None:
             self._repair(before.model, changed_last, pruner.gates.masks)
         missed = missed_budget(pruner.removed_share, ramp.final, pruner.what_binds())
@@ -145,6 +145,7 @@ class Stages:
         return Trained(
             masks=pruner.gates.masks,
             duration_s=loop.duration_s + time.monotonic() - began_s,
+            cpu_s=loop.cpu_s + time.process_time() - began_cpu_s,
             evaluations=loop.evaluations,
             losses=loop.losses,
             events=pruner.events,
@@ -183,6 +184,7 @@ class Stages:
         return replace(
             pruned,
             duration_s=pruned.duration_s + loop.duration_s,
+            cpu_s=pruned.cpu_s + loop.cpu_s,
             evaluations=[*pruned.evaluations, *_later(loop.evaluations, offset)],
             losses=[*pruned.losses, *_later(loop.losses, offset)],
         )

@@ -10,9 +10,10 @@ r"""Does `sparsebert train` keep more accuracy than other structured pruners, gi
 Both trainings must leave the holdout out: the 4,000 training texts with the smallest sha256.
 
 Every pruner starts from the dense checkpoint and is followed by a recovery with the optimiser settings of our
-pruning stage. It lasts as long as our checkpoint of that sparsity and seed was trained, unless --seconds or --steps
-say otherwise; what scoring and cutting take is given on top, unless --count-pruning takes it out of the seconds.
-A pruner cuts once before the recovery, or several times within its first part (--cuts, --cut-share).
+pruning stage. Scoring, cutting and recovery together take as many CPU seconds as our checkpoint of that sparsity and
+seed was pruned and trained (`cpu_s` of its run.json), unless --cpu-seconds says otherwise; --steps counts the steps of
+the recovery alone. CPU seconds are those of all threads: give both sides as many threads. A pruner cuts once before
+the recovery, or several times within its first part (--cuts, --cut-share).
 
 `results.jsonl` has a line for each finished run, with every single answer, and no run is repeated; `results.md` has
 the tables. One --output is for one setting of ours. After a colon stands a variant of a pruner (`variants.py`).
@@ -70,8 +71,7 @@ class Run:
     learning_rate: float
     budget: str
     steps: int | None
-    seconds: float | None
-    count_pruning: bool
+    cpu_s: float | None
     score_texts: int
     holdout_texts: int
     threads: int
@@ -91,9 +91,9 @@ def main() -> None:
     results = _Results(options.output, bench)
     dense = {"pruner": "dense", "sparsity": 0.0, "dense": bench.digest, "holdout_texts": options.holdout_texts}
     if not results.has(dense):
-        results.add(dense, judge(bench, bench.checkpoint.model), seconds=bench.checkpoint.run.duration_s)
-    ours_seconds = _judge_ours(bench, options, results)
-    for run in _runs(bench, options, ours_seconds):
+        results.add(dense, judge(bench, bench.checkpoint.model))
+    ours_cpu_s = _judge_ours(bench, options, results)
+    for run in _runs(bench, options, ours_cpu_s):
         if not results.has(asdict(run)):
             print(f"{run.pruner} {run.sparsity:.0%} cuts {run.cuts} {run.objective} seed {run.seed}", flush=True)
             try:
@@ -119,15 +119,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--learning-rates", type=float, nargs="+", help="ours unless given")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=int, help="of each recovery")
-    limit.add_argument("--seconds", type=float, help="of each recovery")
-    parser.add_argument("--count-pruning", action="store_true", help="scoring and cutting are part of the seconds")
+    limit.add_argument("--cpu-seconds", type=float, help="of scoring, cutting and recovery; as ours unless given")
     parser.add_argument("--score-texts", type=int, default=2048, help="by which a pruner judges units before a cut")
     parser.add_argument("--holdout-texts", type=int, default=HOLDOUT_TEXTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    if options.count_pruning and options.steps is not None:
-        parser.error("--count-pruning counts seconds, so it does not go with --steps")
-    return options
+    return parser.parse_args()
 
 
 class _Results:
@@ -166,8 +162,8 @@ class _Results:
 
 
 def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) -> dict[tuple[float, int], float]:
-    """Judge our checkpoints; how many seconds each was trained, by sparsity and seed."""
-    seconds: dict[tuple[float, int], float] = {}
+    """Judge our checkpoints; how many CPU seconds each took, by sparsity and seed."""
+    cpu_s: dict[tuple[float, int], float] = {}
     for folder in options.ours:
         verdict, checkpoint = judge_ours(bench, folder)
         asked = checkpoint.run.events[-1].target_sparsity
@@ -181,36 +177,38 @@ def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) ->
         }  # fmt: skip
         if results.has_other(own):
             raise SystemExit(f"{options.output} has another checkpoint of ours like {folder}; give another --output")
-        seconds[asked, checkpoint.run.seed] = checkpoint.run.duration_s
+        if checkpoint.run.cpu_s is None:
+            raise SystemExit(f"{folder} does not say how much CPU it took; train it again")
+        cpu_s[asked, checkpoint.run.seed] = checkpoint.run.cpu_s
         if not results.has(own):
             points = checkpoint.run.evaluations
-            results.add(own, verdict, seconds=checkpoint.run.duration_s, steps=points[-1].step if points else 0)
-    return seconds
+            results.add(own, verdict, cpu_s=checkpoint.run.cpu_s, steps=points[-1].step if points else 0)
+    return cpu_s
 
 
-def _runs(bench: Bench, options: argparse.Namespace, ours_seconds: dict[tuple[float, int], float]) -> Iterator[Run]:
+def _runs(bench: Bench, options: argparse.Namespace, ours_cpu_s: dict[tuple[float, int], float]) -> Iterator[Run]:
     rates = options.learning_rates or [_our_settings(bench).learning_rate]
     for sparsity, seed, name, cuts, objective, rate in product(
         options.sparsities, options.seeds, options.pruners, options.cuts, options.objectives, rates
     ):
-        seconds, budget = options.seconds, f"{options.seconds} s"
+        cpu_s, budget = options.cpu_seconds, f"{options.cpu_seconds} CPU s"
         if options.steps is not None:
             budget = f"{options.steps} steps"
-        elif seconds is None:
-            if (sparsity, seed) not in ours_seconds:
-                raise SystemExit(f"none of --ours has sparsity {sparsity} and seed {seed}; give --seconds or --steps")
-            seconds, budget = ours_seconds[sparsity, seed], "as ours"
+        elif cpu_s is None:
+            if (sparsity, seed) not in ours_cpu_s:
+                raise SystemExit(f"none of --ours has sparsity {sparsity} and seed {seed}; give --cpu-seconds")
+            cpu_s, budget = ours_cpu_s[sparsity, seed], "as ours"
         yield Run(
             pruner=name, sparsity=sparsity, seed=seed, cuts=cuts, cut_share=options.cut_share if cuts > 1 else 0.0,
-            objective=objective, learning_rate=rate, budget=budget, steps=options.steps, seconds=seconds,
-            count_pruning=options.count_pruning, score_texts=options.score_texts,
-            holdout_texts=options.holdout_texts, threads=options.threads, dense=bench.digest,
+            objective=objective, learning_rate=rate, budget=budget, steps=options.steps, cpu_s=cpu_s,
+            score_texts=options.score_texts, holdout_texts=options.holdout_texts,
+            threads=options.threads, dense=bench.digest,
         )  # fmt: skip
 
 
 def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
     settings = replace(_our_settings(bench), learning_rate=run.learning_rate)
-    budget = Budget(steps=run.steps, seconds=run.seconds)
+    budget = Budget(steps=run.steps, cpu_s=run.cpu_s)
     recovery = Recovery(bench, _objective(bench, run.objective, folder), settings, budget, run.seed)
     model = as_hugging_face(bench.checkpoint.model)
     pruner = new_pruner(run.pruner, model, bench.checkpoint.model.config, run.cuts)
@@ -218,15 +216,15 @@ def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
     for cut in range(run.cuts):
         recovery.train(model, run.cut_share * cut / max(1, run.cuts - 1))
         batches = recovery.score_batches(run.score_texts, cut)
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         model = pruner.cut(model, run.sparsity * (cut + 1) / run.cuts, batches, last=cut == run.cuts - 1)
-        took_s = time.perf_counter() - began_s
+        took_s = time.process_time() - began_s
         prune_s += took_s
-        recovery.seconds += took_s if run.count_pruning else 0.0
+        recovery.cpu_s += took_s
     recovery.train(model, 1.0)
     results.add(
         asdict(run), judge(bench, model),
-        prune_seconds=round(prune_s, 1), seconds=round(recovery.seconds, 1), steps=recovery.steps,
+        prune_cpu_s=round(prune_s, 1), cpu_s=round(recovery.cpu_s, 1), steps=recovery.steps,
     )  # fmt: skip
 
 

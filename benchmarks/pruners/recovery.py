@@ -27,14 +27,14 @@ FINE = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Either steps, or seconds of training."""
+    """Either steps, or CPU seconds, which cuts take too."""
 
     steps: int | None = None
-    seconds: float | None = None
+    cpu_s: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.seconds is None):
-            raise ValueError("give steps or seconds")
+        if (self.steps is None) == (self.cpu_s is None):
+            raise ValueError("give steps or CPU seconds")
 
 
 def autocast() -> torch.autocast:
@@ -42,11 +42,14 @@ def autocast() -> torch.autocast:
 
 
 class Recovery:
-    """Trains on the same budget, batches and learning rate however many models it is given in turn."""
+    """Trains on the same budget, batches and learning rate however many models it is given in turn.
+
+    `cpu_s` is what the budget has paid for; who cuts adds to it.
+    """
 
     def __init__(self, bench: Bench, objective: Objective, settings: LoopConfig, budget: Budget, seed: int) -> None:
         self.steps = 0
-        self.seconds = 0.0
+        self.cpu_s = 0.0
         self._bench, self._objective, self._settings, self._budget = bench, objective, settings, budget
         self._seed = seed
         self._batches = self._endless()
@@ -61,7 +64,7 @@ class Recovery:
                 module.p = self._settings.dropout
         model.set_attn_implementation("eager")  # as in our loop: its backward pass is faster on a CPU
         optimizer = self._new_optimizer(model)
-        began_s, spent_s = time.perf_counter(), self.seconds
+        began_s, spent_s = time.process_time(), self.cpu_s
         rising, fresh = RESTART_STEPS if self.steps else 1, 0
         model.train()
         with tqdm(desc="recovery", unit="step", disable=None) as bar:
@@ -69,7 +72,7 @@ class Recovery:
                 fresh += 1
                 self._step(model, optimizer, min(1.0, fresh / rising))
                 self.steps += 1
-                self.seconds = spent_s + time.perf_counter() - began_s
+                self.cpu_s = spent_s + time.process_time() - began_s
                 bar.update()
         model.eval()
 
@@ -98,7 +101,7 @@ class Recovery:
     def _progress(self) -> float:
         if self._budget.steps is not None:
             return self.steps / self._budget.steps
-        return self.seconds / self._budget.seconds
+        return self.cpu_s / self._budget.cpu_s
 
     def _factor(self) -> float:
         if self._budget.steps is not None:

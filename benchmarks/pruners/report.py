@@ -17,10 +17,10 @@ Record = dict[str, Any]
 SPLITS = ("validation", "holdout")
 RESAMPLES = 9999
 HEADER = """| pruner | cuts | learns from | rate | budget | seed | asked | removed | validation | holdout \
-| prune s | recover s | steps | heads | neurons |
+| prune CPU s | all CPU s | steps | heads | neurons |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
-PAIRED_HEADER = """| sparsity | peer | its best way | split | ours s | peer s \
+PAIRED_HEADER = """| sparsity | peer | its best way | split | ours CPU s | peer CPU s \
 | ours | peer | ours - peer | 95% interval | McNemar p |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
@@ -58,8 +58,8 @@ def _row(record: Record) -> str:
         f"{run['sparsity']:.0%}",
         f"{record['encoder_sparsity']:.1%}",
         *(f"{record['accuracy'][split]:.2%}" for split in SPLITS),
-        record.get("prune_seconds", ""),
-        round(record["seconds"]),
+        record.get("prune_cpu_s", ""),
+        record.get("cpu_s", ""),
         record.get("steps", ""),
         " ".join(map(str, record["heads_L"])),
         " ".join(map(str, record["neurons_L"])),
@@ -81,14 +81,14 @@ def _paired_rows(records: Sequence[Record]) -> list[str]:
     for (sparsity, family), ways in sorted(peers.items()):
         best = max(ways.values(), key=lambda way: (len(way), sum(_right(way, split).mean() for split in SPLITS)))
         for split in (*SPLITS, "both") if ours[sparsity] else ():
-            names = (f"{sparsity:.0%}", family, _label(best), split, _seconds(ours[sparsity]), _seconds(best))
+            names = (f"{sparsity:.0%}", family, _label(best), split, _cpu_s(ours[sparsity]), _cpu_s(best))
             rows.append(_paired_row(names, _answers(ours[sparsity], split), _answers(best, split)))
     return rows
 
 
 def _way(run: Record) -> str:
     """What seeds of one way have in common; our seeds may have taken other times."""
-    return json.dumps({name: value for name, value in run.items() if name not in ("seed", "seconds")}, sort_keys=True)
+    return json.dumps({name: value for name, value in run.items() if name not in ("seed", "cpu_s")}, sort_keys=True)
 
 
 def _label(records: Sequence[Record]) -> str:
@@ -99,14 +99,15 @@ def _label(records: Sequence[Record]) -> str:
         cuts,
         run["objective"],
         f"rate {run['learning_rate']}",
-        f"time {run['budget']}{' with pruning' if run['count_pruning'] else ''}",
+        f"scores of {run['score_texts']} texts",
+        f"budget {run['budget']}",
     )
     return ", ".join(words) + f", {len(records)} seed{'s' if len(records) > 1 else ''}"
 
 
-def _seconds(records: Sequence[Record]) -> str:
-    """Of training, the mean over seeds: two ways of different length are no comparison."""
-    return f"{np.mean([record['seconds'] for record in records]):.0f}"
+def _cpu_s(records: Sequence[Record]) -> str:
+    """Of scoring, cutting and recovery, the mean over seeds: two ways of different length are no comparison."""
+    return f"{np.mean([record['cpu_s'] for record in records]):.0f}"
 
 
 def _answers(records: Sequence[Record], split: str) -> np.ndarray:

@@ -1,3 +1,5 @@
+from itertools import count
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -26,6 +28,7 @@ def a_loop(bert_dir, folder, objective):
         name="stage", model=load_dense(str(bert_dir)), data=EncodedSplits(train=texts, validation=texts[:4], pad_id=0),
         objective=objective, config=LoopConfig(epochs=1, batch_size=1), accelerator=Accelerator(cpu=True),
         snapshot=SnapshotFile(folder / "stage.pt", "stage", 0.0), seed=0,
+        cpu_clock_s=count().__next__,
     )  # fmt: skip
 
 
@@ -34,14 +37,15 @@ def test_a_loss_point_is_of_the_steps_since_the_one_before(bert_dir, tmp_path):
     loop.run()
     assert [(point.step, point.training_loss) for point in loop.losses] == [(20, 10.5), (40, 30.5)]
     assert [(point.step, point.training_loss) for point in loop.evaluations] == [(50, 25.5)]  # since the last of them
+    assert loop.cpu_s == 50  # a tick of the clock for each step
 
 
 def test_losses_survive_a_kill(bert_dir, tmp_path):
     objective = Counting()
-    count, original = iter(range(100)), objective.loss
+    calls, original = iter(range(100)), objective.loss
 
     def killed(*arguments):
-        if next(count) == 30:
+        if next(calls) == 30:
             raise KeyboardInterrupt
         return original(*arguments)
 
@@ -52,4 +56,5 @@ def test_losses_survive_a_kill(bert_dir, tmp_path):
     again.run()
     assert [(point.step, point.training_loss) for point in again.losses] == [(20, 10.5), (40, 30.5)]
     assert [(point.step, point.training_loss) for point in again.evaluations] == [(50, 25.5)]
+    assert again.cpu_s == 50
     assert torch.isfinite(next(iter(load_dense(str(bert_dir)).parameters()))).all()

@@ -58,7 +58,8 @@ def _train(stages: Stages, method: MethodName, name: str, share: float) -> None:
     pruner.settle()
     trained = Trained(
         masks=MaskSet.dense(geometry.num_layers, geometry.heads_L[0], geometry.neurons_L[0]),
-        duration_s=loop.duration_s, evaluations=loop.evaluations, losses=loop.losses, weight_sparsity=_zeros(model),
+        duration_s=loop.duration_s, cpu_s=loop.cpu_s, evaluations=loop.evaluations, losses=loop.losses,
+        weight_sparsity=_zeros(model),
     )  # fmt: skip
     save_stage(shop, folder, model, trained, stage="baseline", fingerprint=fingerprint)
     shop.forget(name)
