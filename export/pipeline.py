@@ -52,7 +52,7 @@ from sparsebert.manifest import (
     WeightRange,
     write_manifest,
 )
-from sparsebert.processor import default_weight_range
+from sparsebert.processor import choose_weight_range, this_processor_needs_reduced_range
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact, keep_words
 from training.geometry import geometry_of
@@ -107,11 +107,13 @@ class _Graph:
     weight_range: WeightRange | None
 
 
-def export_bundle(config: ExportConfig) -> Manifest:
+def export_bundle(config: ExportConfig, *, reduced_range: bool | None = None) -> Manifest:
     """Write one bundle, replacing one that is there; when anything fails nothing is written.
 
-    Raises CheckpointError, ExportError or ParityError.
+    `reduced_range` says that the processor needs int8 weights of 7 bits; None asks this machine's.
+    Raises ConfigError, CheckpointError, ExportError or ParityError.
     """
+    weight_range = _weight_range(config, reduced_range)
     checkpoint = load_checkpoint(config.checkpoint)
     if checkpoint.run.weight_sparsity:
         logger.warning(
@@ -131,7 +133,7 @@ def export_bundle(config: ExportConfig) -> Manifest:
             shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
         max_length = checkpoint.run.max_length
         calibration = encode_examples(folder / TOKENIZER_FILE, calibration_examples(checkpoint.calibration), max_length)
-        graph = _write_graph(config, read_weights(small, max_length), calibration)
+        graph = _write_graph(config, read_weights(small, max_length), calibration, weight_range)
         onnx.save(graph.model, folder / MODEL_FILE)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
         runner = OnnxRunner(folder / MODEL_FILE)
@@ -167,11 +169,21 @@ def _shrink_vocabulary(tokenizer_file: Path, checkpoint: MaskedCheckpoint, corpu
     return shrunk.kept
 
 
-def _write_graph(config: ExportConfig, weights: ModelWeights, calibration: Sequence[EncodedText]) -> _Graph:
-    """The graph in its default form, or in the one that is fastest here."""
-    weight_range: WeightRange | None = None
-    if config.precision == "int8":
-        weight_range = config.weight_range or default_weight_range()
+def _weight_range(config: ExportConfig, reduced_range: bool | None) -> WeightRange | None:
+    if config.precision != "int8":
+        return None
+    needed = this_processor_needs_reduced_range() if reduced_range is None else reduced_range
+    return choose_weight_range(config.weight_range, reduced_range=needed)
+
+
+def _write_graph(
+    config: ExportConfig,
+    weights: ModelWeights,
+    calibration: Sequence[EncodedText],
+    weight_range: WeightRange | None,
+) -> _Graph:
+    """The graph in its default form, or in the one that is fastest here; with a `weight_range` in integers."""
+    if weight_range is not None:
         assemble = int8_graphs(calibrate(weights, calibration), weight_range)
     else:
         assemble = float_graphs(weights, config.precision)
