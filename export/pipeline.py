@@ -28,11 +28,12 @@ from export.bundle import (
     spread,
     write_golden,
 )
-from export.calibration import calibrate
+from export.calibration import calibrate, words_of
 from export.forms import DEFAULT_FORMS, STANDARD_FORM, TUNED_CHOICES, Form, Operators
 from export.graph import INPUTS, output_specs
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
+from export.size import LIMIT_BYTES, check_size
 from export.texts import EncodedText, calibration_examples, encode_examples, read_texts, text_or_pair
 from export.tuning import fastest_form, typical_batches
 from export.vocabulary import shrink
@@ -107,10 +108,13 @@ class _Graph:
     weight_range: WeightRange | None
 
 
-def export_bundle(config: ExportConfig, *, reduced_range: bool | None = None) -> Manifest:
+def export_bundle(
+    config: ExportConfig, *, reduced_range: bool | None = None, limit_bytes: int = LIMIT_BYTES
+) -> Manifest:
     """Write one bundle, replacing one that is there; when anything fails nothing is written.
 
     `reduced_range` says that the processor needs int8 weights of 7 bits; None asks this machine's.
+    `limit_bytes` is the most that a graph may hold.
     Raises ConfigError, CheckpointError, ExportError or ParityError.
     """
     weight_range = _weight_range(config, reduced_range)
@@ -133,7 +137,9 @@ def export_bundle(config: ExportConfig, *, reduced_range: bool | None = None) ->
             shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
         max_length = checkpoint.run.max_length
         calibration = encode_examples(folder / TOKENIZER_FILE, calibration_examples(checkpoint.calibration), max_length)
-        graph = _write_graph(config, read_weights(small, max_length), calibration, weight_range)
+        weights = read_weights(small, max_length)
+        check_size(weights, config.precision, len(words_of(calibration)), limit_bytes)
+        graph = _write_graph(config, weights, calibration, weight_range)
         onnx.save(graph.model, folder / MODEL_FILE)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
         runner = OnnxRunner(folder / MODEL_FILE)

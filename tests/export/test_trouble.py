@@ -3,7 +3,7 @@
 import pytest
 
 from export.pipeline import ExportConfig, export_bundle
-from sparsebert.errors import ConfigError
+from sparsebert.errors import ConfigError, ExportError
 
 
 def test_full_weights_are_for_processors_that_multiply_them_without_error(run_dir, tmp_path):
@@ -13,3 +13,10 @@ def test_full_weights_are_for_processors_that_multiply_them_without_error(run_di
         export_bundle(config, reduced_range=True)
     assert not target.parent.exists()
     assert export_bundle(config, reduced_range=False).weight_range == "full"
+
+
+def test_a_model_that_no_onnx_file_holds_is_told_what_fits(run_dir, tmp_path):
+    target = tmp_path / "m" / "v"
+    with pytest.raises(ExportError, match="in fp32 this model has .* that an ONNX file holds; take --precision fp16"):
+        export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target), limit_bytes=12_000)
+    assert list(target.parent.iterdir()) == []
