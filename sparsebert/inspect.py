@@ -73,7 +73,7 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     ):
         raise CheckpointError(f"{folder / MASKS_FILE} is of another model; copy the whole folder again, or train again")
     for name in (EXAMPLES_FILE, CALIBRATION_FILE):
-        read_examples(folder, name)
+        read_examples(folder, name, run.labels)
     geometry = run.dense_geometry.model_copy(
         update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()}
     )

@@ -116,6 +116,6 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
         tokenizer=tokenizer,
         masks=masks,
         run=run,
-        examples=read_examples(folder),
-        calibration=read_examples(folder, CALIBRATION_FILE),
+        examples=read_examples(folder, labels=run.labels),
+        calibration=read_examples(folder, CALIBRATION_FILE, run.labels),
     )
