@@ -35,6 +35,7 @@ from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
 from export.size import LIMIT_BYTES, check_size
 from export.texts import EncodedText, calibration_examples, encode_examples, read_texts, text_or_pair
+from export.trust import check_words
 from export.tuning import fastest_form, typical_batches
 from export.vocabulary import shrink
 from export.weights import ModelWeights, read_weights
@@ -119,6 +120,7 @@ def export_bundle(
     """
     weight_range = _weight_range(config, reduced_range)
     checkpoint = load_checkpoint(config.checkpoint)
+    check_words(checkpoint.tokenizer.get_vocab(), checkpoint.model.config.vocab_size)
     if checkpoint.run.weight_sparsity:
         logger.warning(
             "%.1f%% of the encoder's weights are 0 one by one, which makes a bundle neither smaller nor faster",

@@ -1,5 +1,6 @@
 """What export refuses, in a sentence that names the cure, with nothing left behind."""
 
+import json
 import shutil
 
 import pytest
@@ -33,4 +34,51 @@ def test_a_checkpoint_without_texts_is_told(run_dir, tmp_path, capsys, command, 
     output = ["--output", str(tmp_path / "m" / "v")] if command == "export" else []
     assert run([command, str(checkpoint), *output]) == 1
     assert f"{name} has no example in it; copy the whole folder again" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
+def with_json(name, **changes):
+    def damage(folder):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | changes))
+
+    return damage
+
+
+def with_text(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def without(*names):
+    return lambda folder: [(folder / name).unlink() for name in names]
+
+
+def with_an_id_too_many(folder):
+    text = (folder / "tokenizer.json").read_text()
+    values = json.loads(text)
+    values["model"]["vocab"]["it"] = 40
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (with_text("tokenizer.json", "{}"), "its tokenizer is damaged or incomplete (KeyError: 'added_tokens')"),
+        (with_text("tokenizer.json", '{"a'), "its tokenizer is damaged or incomplete (JSONDecodeError: "),
+        (without("tokenizer.json", "tokenizer_config.json"), "its tokenizer is damaged or incomplete (ValueError: "),
+        (with_text("config.json", "[]"), "its model is damaged or incomplete (TypeError: "),
+        (with_text("config.json", "{}"), "holds another model than it was saved with (weights such as bert."),
+        (with_json("config.json", hidden_size="abc"), "'hidden_size' expected int, got str"),
+        (with_json("config.json", pooler_activation="swish"), "Validation error for field 'pooler_activation': "),
+        (with_json("config.json", num_attention_heads=3), "(weights such as bert.encoder.layer.0.attention"),
+        (with_json("config.json", intermediate_size=12), "(weights such as bert.encoder.layer.0.intermediate.dense"),
+        (without("model.safetensors"), "its model is damaged or incomplete (OSError: "),
+        (with_an_id_too_many, "tokenizer gives 'it' the id 40, and its model has 23 rows of words"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told(run_dir, tmp_path, capsys, damage, message):
+    checkpoint = shutil.copytree(run_dir / "sparse", tmp_path / "sparse")
+    damage(checkpoint)
+    assert run(["export", str(checkpoint), "--output", str(tmp_path / "m" / "v")]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "m").exists()
