@@ -4,12 +4,13 @@ Knows nothing about how the graph was made.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sparsebert.checkpoint import Example
 from sparsebert.digests import digest_file
-from sparsebert.errors import ConfigError
+from sparsebert.errors import ConfigError, ExportError
 from sparsebert.manifest import GOLDEN_FILE, NAME_PATTERN, FileDigest, Golden, GoldenInput, Precision
 
 GOLDEN_EXAMPLES = 8
@@ -47,6 +48,18 @@ def make_golden(examples: Sequence[Example], logits: Sequence[Sequence[float]], 
         logits=tuple(tuple(float(value) for value in row) for row in logits),
         tolerance=GOLDEN_TOLERANCES[precision],
     )
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Raises ExportError, which names the bundle `target`, where the block cannot write a file of it."""
+    try:
+        yield
+    except Exception as error:  # of a full disk safetensors and tokenizers have errors of their own, without a base
+        raise ExportError(
+            f"{target} cannot be written ({str(error).partition(chr(10))[0]}); nothing was bundled, and what was there "
+            "is whole; free some space, or choose another --output, and run again"
+        ) from error
 
 
 def write_golden(folder: Path, golden: Golden) -> None:

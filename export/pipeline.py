@@ -27,6 +27,7 @@ from export.bundle import (
     make_golden,
     spread,
     write_golden,
+    writing,
 )
 from export.calibration import calibrate, words_of
 from export.forms import DEFAULT_FORMS, STANDARD_FORM, TUNED_CHOICES, Form, Operators
@@ -37,7 +38,7 @@ from export.size import LIMIT_BYTES, check_size
 from export.texts import EncodedText, calibration_examples, encode_examples, read_texts, text_or_pair
 from export.trust import check_words
 from export.tuning import fastest_form, typical_batches
-from export.vocabulary import shrink
+from export.vocabulary import Shrunk, shrink
 from export.weights import ModelWeights, read_weights
 from sparsebert.errors import ConfigError
 from sparsebert.files import new_folder
@@ -127,54 +128,68 @@ def export_bundle(
             100 * checkpoint.run.weight_sparsity,
         )
     small = compact(checkpoint.model, checkpoint.masks)
-    kept_words = np.arange(small.config.vocab_size)
+    tokenizer_json, kept_words = _tokenizer(config, checkpoint)
+    if config.vocabulary is not None:
+        small = keep_words(small, kept_words)
     with new_folder(config.target, marker=MANIFEST_FILE, kind="bundle") as folder:
-        checkpoint.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
-        if config.vocabulary is not None:
-            kept_words = _shrink_vocabulary(folder / TOKENIZER_FILE, checkpoint, config.vocabulary)
-            small = keep_words(small, kept_words)
-        if config.with_hf:
-            small.save_pretrained(folder / HF_FOLDER)
-            checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
-            shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
+        with writing(config.target):
+            (folder / TOKENIZER_FILE).write_text(tokenizer_json, encoding="utf-8")
+            if config.with_hf:
+                _write_hf(folder, checkpoint, small)
         max_length = checkpoint.run.max_length
         calibration = encode_examples(folder / TOKENIZER_FILE, calibration_examples(checkpoint.calibration), max_length)
         weights = read_weights(small, max_length)
         check_size(weights, config.precision, len(words_of(calibration)), limit_bytes)
         graph = _write_graph(config, weights, calibration, weight_range)
-        onnx.save(graph.model, folder / MODEL_FILE)
+        with writing(config.target):
+            onnx.save(graph.model, folder / MODEL_FILE)
         texts = encode_examples(folder / TOKENIZER_FILE, checkpoint.examples, max_length)
         runner = OnnxRunner(folder / MODEL_FILE)
         logits_NC = _answer(runner, texts, config)
         proof = prove(checkpoint, small, runner, texts, logits_NC, config.precision, kept_words)
-        golden = spread(checkpoint.examples, GOLDEN_EXAMPLES)
-        write_golden(
-            folder,
-            make_golden([checkpoint.examples[i] for i in golden], logits_NC[golden].tolist(), config.precision),
-        )
+        chosen = spread(checkpoint.examples, GOLDEN_EXAMPLES)
+        golden = make_golden([checkpoint.examples[i] for i in chosen], logits_NC[chosen].tolist(), config.precision)
+        with writing(config.target):
+            write_golden(folder, golden)
         quality = _quality(checkpoint, logits_NC)
         manifest = _describe(config, checkpoint, small, graph, proof, quality, digest_folder(folder))
-        return write_manifest(folder, manifest)
+        with writing(config.target):
+            return write_manifest(folder, manifest)
 
 
-def _shrink_vocabulary(tokenizer_file: Path, checkpoint: MaskedCheckpoint, corpus: Path) -> NDArray[np.int64]:
-    """Overwrite the tokenizer with the one that the corpus needs; returns the ids that stay."""
+def _tokenizer(config: ExportConfig, checkpoint: MaskedCheckpoint) -> tuple[str, NDArray[np.int64]]:
+    """What stands in the bundle's `tokenizer.json`, and the checkpoint's token id for each of its ids."""
+    if config.vocabulary is None:
+        whole: str = checkpoint.tokenizer.backend_tokenizer.to_str(pretty=True)
+        return whole, np.arange(checkpoint.model.config.vocab_size)
+    shrunk = _shrink_vocabulary(checkpoint, config.vocabulary)
+    return json.dumps(shrunk.tokenizer_json, ensure_ascii=False), shrunk.kept
+
+
+def _write_hf(folder: Path, checkpoint: MaskedCheckpoint, small: SparseBertForSequenceClassification) -> None:
+    """The compact model for Transformers, with the bundle's own tokenizer."""
+    small.save_pretrained(folder / HF_FOLDER)
+    checkpoint.tokenizer.save_pretrained(folder / HF_FOLDER)
+    shutil.copyfile(folder / TOKENIZER_FILE, folder / HF_FOLDER / TOKENIZER_FILE)
+
+
+def _shrink_vocabulary(checkpoint: MaskedCheckpoint, corpus: Path) -> Shrunk:
+    """The tokenizer that the corpus and the checkpoint's own examples need."""
     examples = [
         text_or_pair(example) for example in (*checkpoint.examples, *calibration_examples(checkpoint.calibration))
     ]
     texts = [*read_texts(corpus), *examples]
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()
     tokenizer.no_truncation()
     with tqdm(total=2 * len(texts), desc="vocabulary", unit="text", disable=None) as bar:
         shrunk = shrink(tokenizer, texts, bar.update)
-    tokenizer_file.write_text(json.dumps(shrunk.tokenizer_json, ensure_ascii=False), encoding="utf-8")
     rows, width = checkpoint.model.bert.embeddings.word_embeddings.weight.shape
     logger.info(
         "vocabulary: %d of %d rows kept, %.1f MB of 32-bit floats less",
         len(shrunk.kept), rows, 4e-6 * width * (rows - len(shrunk.kept)),
     )  # fmt: skip
-    return shrunk.kept
+    return shrunk
 
 
 def _weight_range(config: ExportConfig, reduced_range: bool | None) -> WeightRange | None:

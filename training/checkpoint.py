@@ -99,7 +99,8 @@ def _loading(folder: Path, part: str) -> Iterator[None]:
     except Exception as error:  # over damaged files Transformers raises whatever its code stumbles on
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")[:LONGEST_REASON]
         raise CheckpointError(
-            f"{folder} cannot be loaded: its {part} is damaged or incomplete ({reason}); train again or copy the whole folder"
+            f"{folder} cannot be loaded: its {part} is damaged or incomplete ({reason}); train again or copy the "
+            "whole folder"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """What export refuses, in a sentence that names the cure, with nothing left behind."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from export.pipeline import ExportConfig, export_bundle
 from sparsebert.cli import run
 from sparsebert.errors import ConfigError, ExportError
+from sparsebert.manifest import read_manifest
 
 
 def test_full_weights_are_for_processors_that_multiply_them_without_error(run_dir, tmp_path):
@@ -82,3 +84,20 @@ def test_a_damaged_checkpoint_is_told(run_dir, tmp_path, capsys, damage, message
     assert run(["export", str(checkpoint), "--output", str(tmp_path / "m" / "v")]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit_bytes", "with_hf"), [(500, False), (9000, True), (9000, False)], ids=["tokenizer", "weights", "graph"]
+)
+def test_a_full_disk_is_told_and_leaves_the_old_bundle(run_dir, tmp_path, limit_bytes, with_hf):
+    target = tmp_path / "m" / "v"
+    before = export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))  # no file may be larger, as on a full disk
+    try:
+        with pytest.raises(ExportError, match=r"v cannot be written \(.*File too large.*\); nothing was bundled"):
+            export_bundle(ExportConfig(checkpoint=run_dir / "sparse", target=target, with_hf=with_hf))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_manifest(target) == before
+    assert [path.name for path in target.parent.iterdir()] == ["v"]
