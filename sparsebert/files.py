@@ -46,9 +46,33 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
 
 def write_whole(target: Path, text: str) -> None:
     """Write a file all or nothing, replacing one that is there."""
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, target)
+    part = _part_of(target)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(target: Path, flag: str) -> None:
+    """Raise ConfigError, before the work, when `write_whole` could not write `target`, which is the value of `flag`."""
+    if target.is_dir():
+        raise ConfigError(f"{flag} {target} is a folder; name a file, such as {target / 'table.json'}")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{flag} {target} is in a folder that does not exist; make {target.parent} first")
+    part = _part_of(target)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{flag} {target} cannot be written ({error.strerror}: {error.filename}); choose another place"
+        ) from error
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def check_replaceable(target: Path, *, marker: str, kind: str) -> None:

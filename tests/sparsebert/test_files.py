@@ -3,7 +3,7 @@ import os
 import pytest
 
 from sparsebert.errors import ConfigError
-from sparsebert.files import LEFTOVER_AGE_S, new_folder
+from sparsebert.files import LEFTOVER_AGE_S, check_writable, new_folder, write_whole
 
 
 def writing(target):
@@ -93,3 +93,14 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         writing(tmp_path / "file" / "x"),
     ):
         raise AssertionError("never reached")
+
+
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    write_whole(tmp_path / "file", "text")
+    check_writable(tmp_path / "file", "--out")
+    assert (tmp_path / "file").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
