@@ -32,6 +32,7 @@ from export.bundle import (
 from export.calibration import calibrate, words_of
 from export.forms import DEFAULT_FORMS, STANDARD_FORM, TUNED_CHOICES, Form, Operators
 from export.graph import INPUTS, output_specs
+from export.parity import SAME_LOGITS
 from export.proof import Proof, prove
 from export.runtime import OnnxRunner, runtime_version
 from export.size import LIMIT_BYTES, check_size
@@ -66,6 +67,7 @@ logger = logging.getLogger(__name__)
 Float32 = NDArray[np.float32]
 MACS_SEQUENCE_LENGTH = 128
 HF_FOLDER = "hf"
+ACCURACY_LOSS = 0.005  # more than this is worth a warning
 VERSIONED = ("onnx", "torch", "transformers", "numpy")
 
 
@@ -228,7 +230,19 @@ def _answer(runner: OnnxRunner, texts: Sequence[EncodedText], config: ExportConf
 def _quality(checkpoint: MaskedCheckpoint, logits_NC: Float32) -> Quality:
     labels_N = np.array([example.label for example in checkpoint.examples])
     accuracy = float((logits_NC.argmax(axis=1) == labels_N).mean())
-    return Quality(metric="accuracy", value=accuracy, data=checkpoint.run.data, num_examples=len(labels_N))
+    difference = accuracy - checkpoint.run.accuracy
+    if -difference > ACCURACY_LOSS:
+        logger.warning(
+            "the graph's accuracy is %.2f points below the masked model's in PyTorch; compare with --precision fp32 "
+            "before you serve it", -100 * difference,
+        )  # fmt: skip
+    return Quality(
+        metric="accuracy",
+        value=accuracy,
+        data=checkpoint.run.data,
+        num_examples=len(labels_N),
+        difference=difference,
+    )
 
 
 def _describe(
@@ -258,7 +272,8 @@ def _describe(
         max_sequence_length=run.max_length,
         precision=config.precision,
         weight_range=graph.weight_range,
-        batch_invariant=True,
+        batch_invariant=proof.batch_difference <= SAME_LOGITS,
+        batch_difference=proof.batch_difference,
         opset=OPSET,
         operators=count_operators(graph.model),
         form=graph.form.as_dict(),

@@ -46,4 +46,4 @@ def _numbers_without_words(weights: ModelWeights) -> int:
     places = len(tables.positions_VE) * tables.types_VE.size  # one table for each pair of both
     layers = sum(layer.weight_KN.size + layer.bias_N.size for layer in weights.linears())
     norms = [tables.norm, *(block.norm for block in weights.blocks)]
-    return places + layers + sum(norm.weight_D.size + norm.bias_D.size for norm in norms)
+    return int(places + layers + sum(norm.weight_D.size + norm.bias_D.size for norm in norms))

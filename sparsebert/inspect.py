@@ -102,12 +102,14 @@ def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
         "bundle": f"{report['name']}/{report['variant']} version {report['version']}, digests verified",
         "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
         "precision": report["precision"] + (f", weights in the {weights} range" if weights else ""),
-        "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples",
+        "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples"
+        + ("" if quality["difference"] is None else f", {100 * quality['difference']:+.2f} points against PyTorch"),
         "parity": f"logits within {parity['max_logit_difference']:.1e} of PyTorch, "
         f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples); "
         f"on random ids within {report['parity_random_ids']['max_logit_difference']:.1e}; "
         f"masked and compact within {report['compact_difference']:.1e}",
-        "batches": f"logits {'do not depend' if report['batch_invariant'] else 'depend'} on the other texts of a batch",
+        "batches": f"logits {'do not depend' if report['batch_invariant'] else 'depend'} on the other texts of a batch"
+        + ("" if report["batch_difference"] is None else f" (largest difference {report['batch_difference']:.1e})"),
         "form": ", ".join(f"{name} {choice}" for name, choice in report["form"].items())
         + (" (fastest where it was exported)" if report["tuned"] else ""),
         **{f"trial {number}": str(Trial(**trial)) for number, trial in enumerate(report["trials"], start=1)},

@@ -31,7 +31,10 @@ def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
     record = read_run(run_dir / "sparse")
     assert (manifest.name, manifest.variant, manifest.labels) == ("reviews", "sparse", ("no", "yes"))
     assert manifest.size.encoder_sparsity == record.encoder_sparsity
-    assert manifest.batch_invariant
+    assert manifest.batch_invariant == (manifest.batch_difference <= 1e-4)
+    assert manifest.batch_invariant or precision == "fp16"
+    assert manifest.shares_batches
+    assert manifest.quality.difference == pytest.approx(manifest.quality.value - record.accuracy)
     assert manifest.weight_range == {"int8": default_weight_range()}.get(precision)
     assert manifest.form["layout"] == ("padded" if precision == "fp16" else "packed")
     assert manifest.compact_difference < 1e-4
@@ -163,6 +166,8 @@ def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
     assert "reviews/sparse" in shown
     assert "digests verified" in shown
     assert "logits do not depend on the other texts of a batch" in shown
+    assert "(largest difference " in shown
+    assert "+0.00 points against PyTorch" in shown
     assert "(opset 20)" in shown
     assert run(["inspect", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
@@ -189,3 +194,16 @@ def test_pairs_go_through(bert_dir, tmp_path):
     assert manifest.task.pair
     assert read_golden(tmp_path / "m" / "pairs").inputs[0].text_pair is not None
     assert read_examples(tmp_path / "run" / "dense")[0].text_pair == "bad plot 0"
+
+
+def test_lost_accuracy_is_warned_of(run_dir, tmp_path, caplog):
+    checkpoint = shutil.copytree(run_dir / "sparse", tmp_path / "sparse")
+    record = read_run(checkpoint)
+    plain = export_bundle(ExportConfig(checkpoint=checkpoint, target=tmp_path / "m" / "v")).quality.value
+    for better, warned in ((0.004, False), (0.006, True)):
+        changed = record.model_copy(update={"accuracy": plain + better})
+        (checkpoint / "run.json").write_text(changed.model_dump_json())
+        caplog.clear()
+        quality = export_bundle(ExportConfig(checkpoint=checkpoint, target=tmp_path / "m" / "v")).quality
+        assert quality.difference == pytest.approx(-better)
+        assert ("0.60 points below the masked model's in PyTorch" in caplog.text) == warned
