@@ -19,7 +19,7 @@ from sparsebert.checkpoint import (
     read_examples,
     read_run,
 )
-from sparsebert.digests import verify_files
+from sparsebert.digests import unlisted_files, verify_files
 from sparsebert.errors import BundleError, CheckpointError
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import MANIFEST_FILE, Trial, read_golden, read_manifest
@@ -57,7 +57,8 @@ def _describe_bundle(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     read_golden(folder)
-    return {"kind": "bundle", "digests": "verified"} | manifest.model_dump(mode="json")
+    unlisted = unlisted_files(folder, manifest)
+    return {"kind": "bundle", "digests": "verified", "unlisted_files": unlisted} | manifest.model_dump(mode="json")
 
 
 def _describe_checkpoint(folder: Path) -> dict[str, Any]:
@@ -115,7 +116,12 @@ def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
         **{f"trial {number}": str(Trial(**trial)) for number, trial in enumerate(report["trials"], start=1)},
         "file": f"{report['files']['model.onnx']['size_bytes'] / 1e6:.1f} MB",
         "operators": f"{operators} (opset {report['opset']})",
+        **({"warning": _warning(report["unlisted_files"])} if report["unlisted_files"] else {}),
     }
+
+
+def _warning(unlisted: list[str]) -> str:
+    return f"the manifest does not know {', '.join(unlisted)}; remove what you did not put there, above all code in hf/"
 
 
 def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:

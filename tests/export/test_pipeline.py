@@ -171,6 +171,12 @@ def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
     assert "(opset 20)" in shown
     assert run(["inspect", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
+    assert "warning" not in shown
+    (target / "extra.py").write_text("")
+    assert run(["inspect", str(target)]) == 0
+    assert "warning:     the manifest does not know extra.py; remove" in capsys.readouterr().out
+    assert run(["inspect", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unlisted_files"] == ["extra.py"]
     assert run(["inspect", str(run_dir / "sparse")]) == 0
     assert "sparse stage of" in capsys.readouterr().out
     (target / "tokenizer.json").write_text("{}")
