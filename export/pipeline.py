@@ -23,6 +23,7 @@ from export.builder import OPSET, count_operators
 from export.bundle import (
     GOLDEN_EXAMPLES,
     bundle_name,
+    bundle_version,
     digest_folder,
     make_golden,
     spread,
@@ -262,7 +263,7 @@ def _describe(
     return Manifest(
         name=name,
         variant=variant,
-        version=files[MODEL_FILE].sha256[:12],
+        version=bundle_version(files, run.labels),
         labels=run.labels,
         task=run.task,
         geometry=geometry,

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.builder import GraphBuilder
-from export.bundle import bundle_name, spread
+from export.bundle import bundle_name, bundle_version, spread
 from export.forms import TUNED_CHOICES
 from export.pipeline import ExportConfig, export_bundle
 from export.runtime import OnnxRunner
@@ -17,7 +18,7 @@ from sparsebert.checkpoint import Example, read_examples, read_run
 from sparsebert.cli import run
 from sparsebert.digests import verify_files
 from sparsebert.errors import CheckpointError, ConfigError, ParityError
-from sparsebert.manifest import read_golden, read_manifest
+from sparsebert.manifest import FileDigest, read_golden, read_manifest
 from sparsebert.processor import default_weight_range
 from training.geometry import geometry_of
 
@@ -141,6 +142,22 @@ def test_names_come_from_the_folder(tmp_path):
     for name in ("Sparse", "dense+x", "-x", "a,b", "x" * 65, "é"):
         with pytest.raises(ConfigError, match="ends in"):
             bundle_name(tmp_path / "demo" / name)
+
+
+def test_a_version_is_of_graph_tokenizer_and_labels():
+    def digest(character):
+        return FileDigest(sha256=character * 64, size_bytes=1)
+
+    files = {"model.onnx": digest("a"), "tokenizer.json": digest("b"), "golden.json": digest("c")}
+    version = bundle_version(files, ("no", "yes"))
+    assert re.fullmatch(r"[0-9a-f]{12}", version)
+    assert bundle_version(files | {"golden.json": digest("d")}, ("no", "yes")) == version
+    others = [
+        bundle_version(files | {"model.onnx": digest("d")}, ("no", "yes")),
+        bundle_version(files | {"tokenizer.json": digest("d")}, ("no", "yes")),
+        bundle_version(files, ("yes", "no")),
+    ]
+    assert len({version, *others}) == 4
 
 
 def test_spread_goes_from_short_to_long():
