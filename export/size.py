@@ -37,7 +37,7 @@ def needed_bytes(weights: ModelWeights, precision: Precision, seen_words: int) -
     """
     rows, width = weights.embeddings.words_VE.shape
     others = _numbers_without_words(weights)
-    whole = BYTES[precision] * (others + rows * width)
+    whole: int = BYTES[precision] * (others + rows * width)
     return max(whole, BYTES["fp32"] * (others + seen_words * width)) if precision == "int8" else whole
 
 
