@@ -3,14 +3,26 @@
 Knows nothing about how the graph was made.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sparsebert.checkpoint import Example
 from sparsebert.digests import digest_file
-from sparsebert.errors import ConfigError
-from sparsebert.manifest import GOLDEN_FILE, NAME_PATTERN, FileDigest, Golden, GoldenInput, Precision
+from sparsebert.errors import ConfigError, ExportError
+from sparsebert.manifest import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    NAME_PATTERN,
+    TOKENIZER_FILE,
+    FileDigest,
+    Golden,
+    GoldenInput,
+    Precision,
+)
 
 GOLDEN_EXAMPLES = 8
 # How far logits may be from the recorded ones on the machine that serves. Other processors add floats in another
@@ -49,8 +61,26 @@ def make_golden(examples: Sequence[Example], logits: Sequence[Sequence[float]], 
     )
 
 
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Raises ExportError, which names the bundle `target`, where the block cannot write a file of it."""
+    try:
+        yield
+    except Exception as error:  # of a full disk safetensors and tokenizers have errors of their own, without a base
+        raise ExportError(
+            f"{target} cannot be written ({str(error).partition(chr(10))[0]}); nothing was bundled, and what was there "
+            "is whole; free some space, or choose another --output, and run again"
+        ) from error
+
+
 def write_golden(folder: Path, golden: Golden) -> None:
     (folder / GOLDEN_FILE).write_text(golden.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def bundle_version(files: Mapping[str, FileDigest], labels: Sequence[str]) -> str:
+    """Twelve digits that differ when what a bundle answers does: of its graph, its tokenizer and its labels."""
+    parts = [files[MODEL_FILE].sha256, files[TOKENIZER_FILE].sha256, *labels]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def digest_folder(folder: Path) -> dict[str, FileDigest]:

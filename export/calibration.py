@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from export.forms import CPU_FORM
@@ -20,6 +21,7 @@ from export.runtime import OnnxRunner
 from export.texts import EncodedText
 from export.weights import Block, FeedForwardWeights, Float32, Linear, ModelWeights
 
+Ids = NDArray[np.int64]
 SAMPLED_ROWS = 1024
 OBSERVING_FORM = replace(CPU_FORM, last="projected", products="matmul")  # biases where the 8-bit graph has them
 
@@ -66,6 +68,7 @@ def observe(weights: ModelWeights, texts: Sequence[EncodedText]) -> dict[str, Ob
     """What goes into each linear layer, by layer name, each text alone in its batch."""
     if not texts:
         raise ValueError("no text to calibrate with")
+    weights, texts = with_words_of(weights, texts)
     runner = OnnxRunner(build_graph(weights, ObservingProducts(OBSERVING_FORM), OBSERVING_FORM))
     names = [layer.name for layer in weights.linears()]
     rows: dict[str, list[Float32]] = {name: [] for name in names}
@@ -84,6 +87,19 @@ def observe(weights: ModelWeights, texts: Sequence[EncodedText]) -> dict[str, Ob
         name: Observed(lowest_K=low_K, highest_K=high_K, sample_RK=np.concatenate(rows[name]))
         for name, (low_K, high_K) in extremes.items()
     }
+
+
+def words_of(texts: Sequence[EncodedText]) -> Ids:
+    """The token ids of some texts, sorted."""
+    return np.unique(np.concatenate([np.array(text.token_ids, np.int64) for text in texts]))
+
+
+def with_words_of(weights: ModelWeights, texts: Sequence[EncodedText]) -> tuple[ModelWeights, list[EncodedText]]:
+    """The same model and texts with no more word rows than these need, which are most of a multilingual model."""
+    words = words_of(texts)
+    embeddings = replace(weights.embeddings, words_VE=weights.embeddings.words_VE[words])
+    renumbered = [replace(text, token_ids=np.searchsorted(words, text.token_ids).tolist()) for text in texts]
+    return replace(weights, embeddings=embeddings), renumbered
 
 
 def _smoothed(block: Block, seen: dict[str, Observed]) -> Block:

@@ -37,10 +37,12 @@ def main(arguments: Sequence[str]) -> None:
     )
     size_bytes = manifest.files["model.onnx"].size_bytes
     logger.info(
-        "%s/%s: %s, %.1f MB, %.1f%% of encoder parameters removed, accuracy %.2f%% on %d examples, "
+        "%s/%s: %s, %.1f MB, %.1f%% of encoder parameters removed, accuracy %.2f%% on %d examples "
+        "(%+.2f points against PyTorch), "
         "largest logit difference to PyTorch %.1e, labels agree %.1f%% -> %s",
         manifest.name, manifest.variant, manifest.precision, size_bytes / 1e6, 100 * manifest.size.encoder_sparsity,
-        100 * manifest.quality.value, manifest.quality.num_examples, manifest.parity.max_logit_difference,
+        100 * manifest.quality.value, manifest.quality.num_examples,
+        100 * (manifest.quality.difference or 0.0), manifest.parity.max_logit_difference,
         100 * manifest.parity.label_agreement, options.output,
     )  # fmt: skip
 

@@ -49,6 +49,8 @@ class LatencyConfig:
             raise ConfigError("fp16 is for GPUs, and the table is measured on this CPU; choose fp32 and int8")
         if self.rounds < 1:
             raise ConfigError(f"--rounds is {self.rounds}; it must be at least 1")
+        if self.threads < 0:
+            raise ConfigError(f"--threads is {self.threads}; give 0 for all cores, or at least 1")
 
 
 def unit_counts(largest: int) -> list[int]:

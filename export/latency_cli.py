@@ -15,8 +15,7 @@ from export.latency import LatencyConfig, measure
 from export.runtime import runtime_version
 from sparsebert.checkpoint import read_run
 from sparsebert.cpus import available_cpus
-from sparsebert.errors import ConfigError
-from sparsebert.files import write_whole
+from sparsebert.files import check_writable, write_whole
 from sparsebert.latency import LatencyTable
 
 logger = logging.getLogger(__name__)
@@ -25,8 +24,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> None:
     """Run `sparsebert latency-table` with the words after it."""
     options = build_parser().parse_args(arguments)
-    if not options.out.parent.is_dir():
-        raise ConfigError(f"--out {options.out} is in a folder that does not exist; make {options.out.parent} first")
+    check_writable(options.out, "--out")
     dense = read_run(options.checkpoint).dense_geometry
     threads = options.threads or available_cpus()
     config = LatencyConfig(
@@ -73,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="(default: 1x32 8x32)",
     )
     parser.add_argument("--rounds", type=int, default=25, help="times that each graph runs (default: 25)")
-    parser.add_argument("--threads", type=int, default=0, help="threads of the graph (default: all cores)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the graph; 0, the default: all cores")
     return parser
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsebert.errors import ConfigError, ParityError
-from sparsebert.manifest import Parity
+from sparsebert.manifest import BATCH_ROUNDING, Parity
 
 Float32 = NDArray[np.float32]
 SAME_LOGITS = 1e-4
@@ -36,7 +36,7 @@ class ParityLimits:
 LIMITS = {
     "fp32": ParityLimits(max_logit_difference=SAME_LOGITS, min_label_agreement=1.0),
     "int8": ParityLimits(max_logit_difference=None, min_label_agreement=0.97),
-    "fp16": ParityLimits(max_logit_difference=0.05, min_label_agreement=0.99, max_batch_difference=0.02),
+    "fp16": ParityLimits(max_logit_difference=0.05, min_label_agreement=0.99, max_batch_difference=BATCH_ROUNDING),
 }
 
 
@@ -49,8 +49,13 @@ def compare_logits(reference_NC: Float32, found_NC: Float32) -> Parity:
     )
 
 
-def check_batch_invariance(alone_NC: Float32, together_NC: Float32, texts: Sequence[str], limits: ParityLimits) -> None:
-    """Raise ParityError, naming the worst text, when one does not get the same logits in a padded batch as alone."""
+def check_batch_invariance(
+    alone_NC: Float32, together_NC: Float32, texts: Sequence[str], limits: ParityLimits
+) -> float:
+    """The largest difference of any logit between a text alone and in a padded batch.
+
+    Raises ParityError, naming the worst text, when that is more than the limit.
+    """
     difference_N = np.abs(alone_NC - together_NC).max(axis=1)
     row = int(difference_N.argmax())  # of a difference that is not a number, its row
     if not difference_N[row] <= limits.max_batch_difference:
@@ -59,6 +64,7 @@ def check_batch_invariance(alone_NC: Float32, together_NC: Float32, texts: Seque
             f"{limits.max_batch_difference:.0e}; nothing was bundled; worst on {texts[row]!r}: alone "
             f"{alone_NC[row].tolist()}, together {together_NC[row].tolist()}"
         )
+    return float(difference_N[row])
 
 
 def check_parity(
@@ -73,19 +79,23 @@ def check_parity(
         row = int(np.argmin(np.isfinite(found_NC).all(axis=1)))
         raise ParityError(f"logits of {found_by} are not finite for the text {texts[row]!r}; nothing was bundled")
     parity = compare_logits(reference_NC, found_NC)
-    row = int(np.abs(reference_NC - found_NC).max(axis=1).argmax())
-    worst = (
-        f"worst on {texts[row]!r}: the masked model {reference_NC[row].tolist()}, {found_by} {found_NC[row].tolist()}"
-    )
+    difference_N = np.abs(reference_NC - found_NC).max(axis=1)
+
+    def worst(among_N: NDArray[np.bool_]) -> str:
+        row = int(np.where(among_N, difference_N, -1).argmax())
+        logits = f"the masked model {reference_NC[row].tolist()}, {found_by} {found_NC[row].tolist()}"
+        return f"worst on {texts[row]!r}: {logits}"
+
     largest = limits.max_logit_difference
     if largest is not None and parity.max_logit_difference > largest:
         raise ParityError(
             f"a logit of {found_by} differs by {parity.max_logit_difference:.2e} from that of the masked model in "
-            f"PyTorch, more than {largest:.0e}; nothing was bundled; {worst}"
+            f"PyTorch, more than {largest:.0e}; nothing was bundled; {worst(difference_N >= 0)}"
         )
     if parity.label_agreement < limits.min_label_agreement:
+        flipped_N = reference_NC.argmax(axis=1) != found_NC.argmax(axis=1)
         raise ParityError(
             f"only {parity.label_agreement:.1%} of the labels of {found_by} agree with those of the masked model in "
-            f"PyTorch, fewer than {limits.min_label_agreement:.1%}; nothing was bundled; {worst}"
+            f"PyTorch, fewer than {limits.min_label_agreement:.1%}; nothing was bundled; {worst(flipped_N)}"
         )
     return parity

@@ -35,6 +35,7 @@ class Proof:
     parity: Parity
     parity_random_ids: Parity
     compact_difference: float
+    batch_difference: float
 
 
 def prove(
@@ -66,14 +67,20 @@ def prove(
     odd_limits = replace(limits, min_label_agreement=0.0) if precision == "int8" else limits
     odd_NC = runner.all_logits(odd)
     odd_parity = check_parity(masked_NC[len(real) :], odd_NC, names[len(real) :], odd_limits)
+    batch_differences = []
     step = max(1, len(real) // BATCH_TEXTS)
     for alone_NC, some, their_names in (
         (logits_NC[chosen][::step], real[::step], real_names[::step]),
         (odd_NC, odd, names[len(real) :]),
     ):
         together_NC = mixed_logits(runner, some[: BATCH_TEXTS - 1], max_length)
-        check_batch_invariance(alone_NC[: BATCH_TEXTS - 1], together_NC, their_names, limits)
-    return Proof(parity=parity, parity_random_ids=odd_parity, compact_difference=compact_parity.max_logit_difference)
+        batch_differences.append(check_batch_invariance(alone_NC[: BATCH_TEXTS - 1], together_NC, their_names, limits))
+    return Proof(
+        parity=parity,
+        parity_random_ids=odd_parity,
+        compact_difference=compact_parity.max_logit_difference,
+        batch_difference=max(batch_differences),
+    )
 
 
 def mixed_logits(runner: OnnxRunner, texts: Sequence[EncodedText], max_length: int) -> Float32:

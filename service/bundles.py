@@ -115,7 +115,7 @@ def check_golden(folder: Path, manifest: Manifest, golden: Golden, tokenizer: Te
             f"{folder} computes something else on this machine than where it was exported: a golden logit is off "
             f"by {difference:.3g}, allowed is {golden.tolerance:.3g}; export again on this kind of machine"
         )
-    if manifest.batch_invariant:
+    if manifest.shares_batches:
         _check_batch_invariance(folder, manifest, golden, encodings, engine)
 
 

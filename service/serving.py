@@ -223,7 +223,7 @@ class Serving:
         limits = BatchLimits(
             max_batch_tokens=self.settings.max_batch_tokens,
             # Where an answer would depend on its batch-mates, a text has none.
-            max_batch_items=self._max_items(manifest) if manifest.batch_invariant else 1,
+            max_batch_items=self._max_items(manifest) if manifest.shares_batches else 1,
             max_queue_items=self.settings.max_queue_items,
             max_queue_tokens=self.settings.max_queue_tokens,
         )

@@ -150,17 +150,28 @@ def read_run(checkpoint: Path) -> RunRecord:
         ) from error
 
 
-def read_examples(checkpoint: Path, name: str = EXAMPLES_FILE) -> tuple[Example, ...]:
+def read_examples(
+    checkpoint: Path, name: str = EXAMPLES_FILE, labels: Sequence[str] | None = None
+) -> tuple[Example, ...]:
     """Read a file of examples: the validation split, or some of the training split (`CALIBRATION_FILE`).
 
-    Raises CheckpointError when it is missing or malformed.
+    Raises CheckpointError when it is missing, malformed or empty, or has a label that is none of `labels`.
     """
     path = checkpoint / name
     try:
         # Lines of bytes: a text may hold U+2028 or U+0085, at which `str.splitlines` would break it.
-        return tuple(Example.model_validate_json(line) for line in path.read_bytes().splitlines())
+        examples = tuple(Example.model_validate_json(line) for line in path.read_bytes().splitlines())
     except (OSError, ValidationError) as error:
         raise CheckpointError(f"{path} cannot be read as examples; train again or copy the whole folder") from error
+    if not examples:
+        raise CheckpointError(f"{path} has no example in it; copy the whole folder again, or train again")
+    strange = [] if labels is None else [one.label for one in examples if not 0 <= one.label < len(labels)]
+    if labels is not None and strange:
+        raise CheckpointError(
+            f"{path} has the label {strange[0]}, and {RUN_FILE} names {len(labels)} labels, counted from 0; copy the "
+            "whole folder again, or train again"
+        )
+    return examples
 
 
 def evenly_spaced(examples: Sequence[T], count: int) -> tuple[T, ...]:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from sparsebert.errors import BundleError, DigestError
-from sparsebert.manifest import BUNDLE_FILES, FileDigest, Manifest
+from sparsebert.manifest import BUNDLE_FILES, MANIFEST_FILE, FileDigest, Manifest
 
 
 def digest_file(path: Path) -> FileDigest:
@@ -12,6 +12,12 @@ def digest_file(path: Path) -> FileDigest:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return FileDigest(sha256=digest.hexdigest(), size_bytes=path.stat().st_size)
+
+
+def unlisted_files(bundle: Path, manifest: Manifest) -> list[str]:
+    """Names of files in the bundle's folder of which its manifest says nothing, so that no digest vouches for them."""
+    found = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if not path.is_dir()}
+    return sorted(found - {MANIFEST_FILE, *manifest.files})
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 Knows nothing about what is written.
 """
 
+import glob
 import os
 import shutil
 import tempfile
@@ -23,8 +24,10 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
     An existing `target` is replaced only then, and only when it is empty or holds the file `marker`, by which a
     `kind` is known; otherwise raises ConfigError at once, as it does when the place cannot be written to. The
     temporary name starts with a dot, so that a reader of the parent folder can pass over what a killed process
-    left behind; leftovers of the same target are removed after an hour.
+    left behind; leftovers of the same target are removed after an hour. A `target` that was set aside by a process
+    killed before the new one took its place is put back first.
     """
+    _restore(target)
     check_replaceable(target, marker=marker, kind=kind)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,9 +49,33 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
 
 def write_whole(target: Path, text: str) -> None:
     """Write a file all or nothing, replacing one that is there."""
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, target)
+    part = _part_of(target)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(target: Path, flag: str) -> None:
+    """Raise ConfigError, before the work, when `write_whole` could not write `target`, which is the value of `flag`."""
+    if target.is_dir():
+        raise ConfigError(f"{flag} {target} is a folder; name a file, such as {target / 'table.json'}")
+    if not target.parent.is_dir():
+        raise ConfigError(f"{flag} {target} is in a folder that does not exist; make {target.parent} first")
+    part = _part_of(target)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{flag} {target} cannot be written ({error.strerror}: {error.filename}); choose another place"
+        ) from error
+
+
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def check_replaceable(target: Path, *, marker: str, kind: str) -> None:
@@ -87,6 +114,21 @@ def _flush(folder: Path) -> None:
 
 
 def _remove_leftovers(target: Path, now_s: float) -> None:
-    for path in target.parent.glob(f".{target.name}.*"):
-        if path.is_dir() and now_s - path.stat().st_mtime > LEFTOVER_AGE_S:
+    for path in _temporaries(target):
+        if now_s - path.stat().st_mtime > LEFTOVER_AGE_S:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _restore(target: Path) -> None:
+    retired = [path / target.name for path in _temporaries(target) if (path / target.name).is_dir()]
+    if retired and not target.exists():
+        newest = max(retired, key=lambda path: path.parent.stat().st_mtime)
+        os.replace(newest, target)
+        newest.parent.rmdir()
+
+
+def _temporaries(target: Path) -> list[Path]:
+    """Temporary folders of this target, and not of another one whose name goes on after a dot."""
+    prefix = f".{target.name}."
+    folders = target.parent.glob(f"{glob.escape(prefix)}*")
+    return [path for path in folders if path.is_dir() and "." not in path.name.removeprefix(prefix)]

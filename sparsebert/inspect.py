@@ -19,7 +19,7 @@ from sparsebert.checkpoint import (
     read_examples,
     read_run,
 )
-from sparsebert.digests import verify_files
+from sparsebert.digests import unlisted_files, verify_files
 from sparsebert.errors import BundleError, CheckpointError
 from sparsebert.geometry import Geometry
 from sparsebert.manifest import MANIFEST_FILE, Trial, read_golden, read_manifest
@@ -57,7 +57,8 @@ def _describe_bundle(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     read_golden(folder)
-    return {"kind": "bundle", "digests": "verified"} | manifest.model_dump(mode="json")
+    unlisted = unlisted_files(folder, manifest)
+    return {"kind": "bundle", "digests": "verified", "unlisted_files": unlisted} | manifest.model_dump(mode="json")
 
 
 def _describe_checkpoint(folder: Path) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def _describe_checkpoint(folder: Path) -> dict[str, Any]:
     ):
         raise CheckpointError(f"{folder / MASKS_FILE} is of another model; copy the whole folder again, or train again")
     for name in (EXAMPLES_FILE, CALIBRATION_FILE):
-        read_examples(folder, name)
+        read_examples(folder, name, run.labels)
     geometry = run.dense_geometry.model_copy(
         update={"heads_L": masks.kept_heads_L(), "neurons_L": masks.kept_neurons_L()}
     )
@@ -102,18 +103,25 @@ def _bundle_facts(report: dict[str, Any]) -> dict[str, str]:
         "bundle": f"{report['name']}/{report['variant']} version {report['version']}, digests verified",
         "task": f"{report['task']['name']}: {', '.join(report['labels'])}",
         "precision": report["precision"] + (f", weights in the {weights} range" if weights else ""),
-        "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples",
+        "quality": f"{quality['metric']} {100 * quality['value']:.2f}% on {quality['num_examples']} examples"
+        + ("" if quality["difference"] is None else f", {100 * quality['difference']:+.2f} points against PyTorch"),
         "parity": f"logits within {parity['max_logit_difference']:.1e} of PyTorch, "
         f"{100 * parity['label_agreement']:.1f}% of labels agree ({parity['num_examples']} examples); "
         f"on random ids within {report['parity_random_ids']['max_logit_difference']:.1e}; "
         f"masked and compact within {report['compact_difference']:.1e}",
-        "batches": f"logits {'do not depend' if report['batch_invariant'] else 'depend'} on the other texts of a batch",
+        "batches": f"logits {'do not depend' if report['batch_invariant'] else 'depend'} on the other texts of a batch"
+        + ("" if report["batch_difference"] is None else f" (largest difference {report['batch_difference']:.1e})"),
         "form": ", ".join(f"{name} {choice}" for name, choice in report["form"].items())
         + (" (fastest where it was exported)" if report["tuned"] else ""),
         **{f"trial {number}": str(Trial(**trial)) for number, trial in enumerate(report["trials"], start=1)},
         "file": f"{report['files']['model.onnx']['size_bytes'] / 1e6:.1f} MB",
         "operators": f"{operators} (opset {report['opset']})",
+        **({"warning": _warning(report["unlisted_files"])} if report["unlisted_files"] else {}),
     }
+
+
+def _warning(unlisted: list[str]) -> str:
+    return f"the manifest does not know {', '.join(unlisted)}; remove what you did not put there, above all code in hf/"
 
 
 def _checkpoint_facts(report: dict[str, Any]) -> dict[str, str]:

@@ -25,6 +25,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["fp32", "int8", "fp16"]
+BATCH_ROUNDING = 0.02  # of a logit in 16-bit floats; export refuses what moves more
 WeightRange = Literal["full", "reduced"]
 
 
@@ -48,12 +49,16 @@ class Task(_Record):
 
 
 class Quality(_Record):
-    """A metric of the bundle's own ONNX graph on held-out examples."""
+    """A metric of the bundle's own ONNX graph on held-out examples.
+
+    `difference` is `value` less what the masked model scored on them in PyTorch (older bundles do not have it).
+    """
 
     metric: str
     value: Share
     data: str
     num_examples: PositiveInt
+    difference: Annotated[float, Field(ge=-1.0, le=1.0)] | None = None
 
 
 class Parity(_Record):
@@ -102,7 +107,8 @@ class Manifest(_Record):
     that exported, and `trials` what came out (older bundles have none). `weight_range` of an int8 graph is `reduced`
     when its weights have 7 bits, for processors without VNNI. `parity` is on held-out texts, `parity_random_ids` on
     random token ids, and `compact_difference` is the largest logit difference between the masked and the compact
-    model in PyTorch, over both.
+    model in PyTorch, over both. `batch_difference` is the largest difference of a logit between a text alone and in
+    a batch of mixed lengths, and `batch_invariant` says that it is at most 1e-4 (older bundles have the word alone).
     """
 
     schema_version: Literal[2] = 2
@@ -119,6 +125,7 @@ class Manifest(_Record):
     precision: Precision
     weight_range: WeightRange | None
     batch_invariant: bool
+    batch_difference: NonNegativeFloat | None = None
     opset: PositiveInt
     operators: dict[str, PositiveInt]
     form: dict[str, str]
@@ -132,6 +139,12 @@ class Manifest(_Record):
     files: dict[str, FileDigest]
     provenance: dict[str, str]
     seal: Sha256 = "0" * 64  # until `write_manifest` seals it
+
+    @property
+    def shares_batches(self) -> bool:
+        """Whether texts may be computed together: their logits then do not move, or by the rounding of fp16 at most."""
+        measured = self.batch_difference
+        return self.batch_invariant or (measured is not None and measured <= BATCH_ROUNDING)
 
 
 def seal(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ when weights use all 8 bits. Other processors have no such kernels. Knows nothin
 import platform
 from pathlib import Path
 
+from sparsebert.errors import ConfigError
 from sparsebert.manifest import WeightRange
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -38,4 +39,18 @@ def this_processor_needs_reduced_range() -> bool:
 
 def default_weight_range() -> WeightRange:
     """The largest range of int8 weights that this machine's processor multiplies without error."""
-    return "reduced" if this_processor_needs_reduced_range() else "full"
+    return choose_weight_range(None, reduced_range=this_processor_needs_reduced_range())
+
+
+def choose_weight_range(asked: WeightRange | None, *, reduced_range: bool) -> WeightRange:
+    """The range of int8 weights: the asked one, or the largest that a processor multiplies without error.
+
+    `reduced_range` says that it needs weights of 7 bits. Raises ConfigError when those of 8 bits are asked for all
+    the same: what it measures and proves would be saturated answers.
+    """
+    if asked == "full" and reduced_range:
+        raise ConfigError(
+            "--weight-range full saturates on processors without VNNI such as this one, and a bundle is measured and "
+            "proven where it is exported; export on a processor with VNNI, or take --weight-range reduced"
+        )
+    return asked or ("reduced" if reduced_range else "full")

@@ -3,7 +3,8 @@
 Knows nothing about training. The readable half is `sparsebert.checkpoint`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from training.faults import disk_errors
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification
 from training.predictions import Answers, write_predictions
+
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,20 +73,34 @@ def load_dense_checkpoint(folder: Path) -> MaskedCheckpoint:
     return checkpoint
 
 
+@contextmanager
+def _loading(folder: Path, part: str) -> Iterator[None]:
+    """Raises CheckpointError where the block cannot read a part of the checkpoint."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # over damaged files Transformers raises whatever its code stumbles on
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")[:LONGEST_REASON]
+        raise CheckpointError(
+            f"{folder} cannot be loaded: its {part} is damaged or incomplete ({reason}); train again or copy the "
+            "whole folder"
+        ) from error
+
+
 def load_checkpoint(folder: Path) -> MaskedCheckpoint:
     """Read a checkpoint. Raises CheckpointError when a part is missing, malformed or does not fit the others."""
     run = read_run(folder)  # first: it has the message for a folder that is no checkpoint at all
     masks = load_masks(folder / MASKS_FILE)
-    try:
+    with _loading(folder, "model"):
         model, loaded = SparseBertForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
+            folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
+        geometry = geometry_of(model)
+    with _loading(folder, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise CheckpointError(f"{folder} cannot be loaded ({reason}); train again or copy the whole folder") from error
-    geometry = geometry_of(model)
-    strange = sorted({*loaded["missing_keys"], *loaded["unexpected_keys"]})
+    other_sizes = {name for name, *_ in loaded["mismatched_keys"]}
+    strange = sorted({*loaded["missing_keys"], *loaded["unexpected_keys"], *other_sizes})
     if strange or geometry != run.dense_geometry:
         reason = f"weights such as {strange[0]} do not match" if strange else "its sizes are not those of its run.json"
         raise CheckpointError(f"{folder} holds another model than it was saved with ({reason}); copy the folder again")
@@ -100,6 +117,6 @@ def load_checkpoint(folder: Path) -> MaskedCheckpoint:
         tokenizer=tokenizer,
         masks=masks,
         run=run,
-        examples=read_examples(folder),
-        calibration=read_examples(folder, CALIBRATION_FILE),
+        examples=read_examples(folder, labels=run.labels),
+        calibration=read_examples(folder, CALIBRATION_FILE, run.labels),
     )

@@ -16,14 +16,15 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 from transformers.models.electra.modeling_electra import ElectraEmbeddings
+from transformers.utils import can_return_tuple
 
 # Transformers' names of the activations that a feed-forward network may have.
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
@@ -146,7 +147,7 @@ class SparseIntermediate(nn.Module):
         return cast(Tensor, self.activation(self.dense(x_BTD)))
 
 
-class SparseBertLayer(nn.Module):
+class SparseBertLayer(GradientCheckpointingLayer):
     """An attention block and an FFN block, either of which may be missing."""
 
     def __init__(self, config: SparseBertConfig, num_heads: int, num_neurons: int) -> None:
@@ -201,6 +202,7 @@ class SparseBertPreTrainedModel(PreTrainedModel):
 
     config_class = SparseBertConfig
     base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -233,21 +235,35 @@ class SparseBertModel(SparseBertPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         gates: UnitGates | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The pooled first token [B, D], and the states before, between and after the layers, [B, T, D] each."""
-        x_BTD, mask = self.embed(input_ids, attention_mask, token_type_ids)
+        x_BTD, mask = self.embed(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         states = self.encoder(x_BTD, mask, gates)
         return self.pooler(states[-1]), states
 
     def embed(
-        self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """What the first layer is given: states [B, T, D], and the mask in the form that attention wants."""
-        x_BTD = self.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        x_BTD = self.embeddings(
+            input_ids=input_ids,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        )
         if self.embeddings_project is not None:
             x_BTD = self.embeddings_project(x_BTD)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x_BTD, attention_mask=attention_mask)
@@ -265,22 +281,32 @@ class SparseBertForSequenceClassification(SparseBertPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         gates: UnitGates | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> SequenceClassifierOutput:
-        """Logits [B, labels]; the mean cross-entropy when `labels` [B] are given, and the states when asked for."""
-        pooled_BD, states = self.bert(input_ids, attention_mask, token_type_ids, gates)
+        """Logits [B, labels]; when `labels` are given the loss that Transformers has for them, and states if asked for.
+
+        That is the mean cross-entropy of `labels` [B], or what the configuration's `problem_type` says.
+        """
+        if self.config.output_attentions if output_attentions is None else output_attentions:
+            raise ValueError("SparseBERT gives no attentions: layers have different heads or none; leave them out")
+        pooled_BD, states = self.bert(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, gates)
         logits = self.classifier(self.dropout(pooled_BD))
-        loss = None if labels is None else functional.cross_entropy(logits.float(), labels)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=tuple(states) if output_hidden_states else None
-        )
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits.float(), config=self.config)
+        with_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return SequenceClassifierOutput(loss=loss, logits=logits, hidden_states=tuple(states) if with_states else None)
 
     def set_dropout(self, probability: float) -> None:
         """Use one dropout probability everywhere; 0 turns it off. Not part of what is saved."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsebert.checkpoint import CALIBRATION_FILE, EXAMPLES_FILE, Example
-from sparsebert.errors import CheckpointError
+from sparsebert.checkpoint import Example
 from sparsebert.masks import MaskSet
 from training.batching import EncodedExample
 from training.checkpoint import MaskedCheckpoint, load_dense_checkpoint
@@ -52,14 +51,8 @@ class OpenedCheckpoint:
 
 
 def open_dense(folder: Path) -> OpenedCheckpoint:
-    """Read a checkpoint in which nothing is pruned yet.
-
-    Raises CheckpointError when it is none, is sparse already, or has no validation or training texts.
-    """
+    """Read a checkpoint in which nothing is pruned yet. Raises CheckpointError when it is none, or sparse already."""
     checkpoint = load_dense_checkpoint(folder)
-    for name, examples in ((EXAMPLES_FILE, checkpoint.examples), (CALIBRATION_FILE, checkpoint.calibration)):
-        if not examples:
-            raise CheckpointError(f"{folder / name} has no example in it; copy the whole folder again, or train again")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint.model.to(device)
     return OpenedCheckpoint(checkpoint=checkpoint, device=device)

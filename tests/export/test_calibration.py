@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.calibration import calibrate, observe
-from export.texts import random_texts
+from export.calibration import calibrate, observe, with_words_of
+from export.texts import EncodedText, random_texts
 from export.weights import read_weights
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
 
@@ -69,3 +69,11 @@ def test_every_layer_has_a_range_that_holds_zero(model):
 def test_without_texts_there_is_nothing_to_see(model):
     with pytest.raises(ValueError, match="no text"):
         calibrate(read_weights(model), [])
+
+
+def test_only_words_of_the_texts_are_computed_with(model):
+    texts = [EncodedText([7, 3, 7], [0, 0, 0]), EncodedText([3, 39], [0, 1])]
+    fewer, renumbered = with_words_of(read_weights(model), texts)
+    table = model.bert.embeddings.word_embeddings.weight.detach().numpy()
+    assert np.array_equal(fewer.embeddings.words_VE, table[[3, 7, 39]])
+    assert renumbered == [EncodedText([1, 0, 1], [0, 0, 0]), EncodedText([0, 2], [0, 1])]

@@ -64,7 +64,12 @@ def test_times_come_from_the_clock():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"precisions": ("fp16",)}, "fp16 is for GPUs"), ({"rounds": 0}, "--rounds is 0")]
+    ("changes", "message"),
+    [
+        ({"precisions": ("fp16",)}, "fp16 is for GPUs"),
+        ({"rounds": 0}, "--rounds is 0"),
+        ({"threads": -1}, "--threads is -1; give 0 for all cores"),
+    ],
 )
 def test_words_that_cannot_be_measured_are_told(changes, message):
     with pytest.raises(ConfigError, match=message):
@@ -89,3 +94,19 @@ def test_the_command_writes_a_table(run_dir, tmp_path, capsys):
     assert "in a folder that does not exist" in capsys.readouterr().err
     assert run([*words, "--shapes", "0x8"]) == 2
     assert run([*words, "--shapes", "eight"]) == 2
+
+
+def never(*_):
+    raise AssertionError("measured before it was checked")
+
+
+def test_what_cannot_be_written_or_run_is_told_before_the_measurement(run_dir, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("export.latency_cli.measure", never)
+    words = ["latency-table", str(run_dir / "dense"), "--out"]
+    assert run([*words, str(tmp_path)]) == 1
+    assert "is a folder; name a file" in capsys.readouterr().err
+    assert run([*words, str(tmp_path / "table.json"), "--threads", "-1"]) == 1
+    assert "--threads is -1" in capsys.readouterr().err
+    assert run([*words, "/proc/table.json"]) == 1
+    assert "--out /proc/table.json cannot be written (" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

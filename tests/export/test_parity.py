@@ -30,6 +30,16 @@ def test_flipped_labels_fail_int8():
         check_parity(REFERENCE, REFERENCE[:, ::-1] * [[1], [-1]], TEXTS, LIMITS["int8"])
 
 
+def test_of_flipped_labels_the_worst_is_named():
+    reference = np.array([[1.0, 2.0], [9.0, 0.0], [0.0, 0.2], [0.0, 0.1]], np.float32)
+    found = np.array([[1.0, 2.0], [5.0, 0.0], [0.0, -0.2], [0.0, -0.1]], np.float32)
+    texts = ["same", "moved most, label kept", "flipped by more", "flipped"]
+    with pytest.raises(ParityError, match=r"only 50.0% .* worst on 'flipped by more'"):
+        check_parity(reference, found, texts, LIMITS["int8"])
+    with pytest.raises(ParityError, match=r"differs by 4.00e\+00 .* worst on 'moved most, label kept'"):
+        check_parity(reference, found, texts, LIMITS["fp32"])
+
+
 def test_not_a_number_fails_everything():
     found = np.array([[1.0, 2.0], [np.nan, 0.0]], np.float32)
     with pytest.raises(ParityError, match="not finite for the text 'worst'"):
@@ -42,8 +52,9 @@ def test_limits_are_checked():
 
 
 def test_batch_mates_must_not_move_a_logit():
-    check_batch_invariance(REFERENCE, REFERENCE, TEXTS, LIMITS["int8"])
+    assert check_batch_invariance(REFERENCE, REFERENCE, TEXTS, LIMITS["int8"]) == 0.0
     moved = REFERENCE + np.array([[0, 0], [0, 0.001]], np.float32)
+    assert check_batch_invariance(REFERENCE, moved, TEXTS, LIMITS["fp16"]) == pytest.approx(0.001, rel=1e-3)
     with pytest.raises(ParityError, match=r"by 1.00e-03 when texts of other lengths .* worst on 'worst'"):
         check_batch_invariance(REFERENCE, moved, TEXTS, LIMITS["int8"])
     moved[0, 0] = np.nan

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from export.builder import GraphBuilder
-from export.bundle import bundle_name, spread
+from export.bundle import bundle_name, bundle_version, spread
 from export.forms import TUNED_CHOICES
 from export.pipeline import ExportConfig, export_bundle
 from export.runtime import OnnxRunner
@@ -17,7 +18,7 @@ from sparsebert.checkpoint import Example, read_examples, read_run
 from sparsebert.cli import run
 from sparsebert.digests import verify_files
 from sparsebert.errors import CheckpointError, ConfigError, ParityError
-from sparsebert.manifest import read_golden, read_manifest
+from sparsebert.manifest import FileDigest, read_golden, read_manifest
 from sparsebert.processor import default_weight_range
 from training.geometry import geometry_of
 
@@ -31,7 +32,10 @@ def test_a_bundle_is_whole_and_true(run_dir, tmp_path, precision):
     record = read_run(run_dir / "sparse")
     assert (manifest.name, manifest.variant, manifest.labels) == ("reviews", "sparse", ("no", "yes"))
     assert manifest.size.encoder_sparsity == record.encoder_sparsity
-    assert manifest.batch_invariant
+    assert manifest.batch_invariant == (manifest.batch_difference <= 1e-4)
+    assert manifest.batch_invariant or precision == "fp16"
+    assert manifest.shares_batches
+    assert manifest.quality.difference == pytest.approx(manifest.quality.value - record.accuracy)
     assert manifest.weight_range == {"int8": default_weight_range()}.get(precision)
     assert manifest.form["layout"] == ("padded" if precision == "fp16" else "packed")
     assert manifest.compact_difference < 1e-4
@@ -140,6 +144,22 @@ def test_names_come_from_the_folder(tmp_path):
             bundle_name(tmp_path / "demo" / name)
 
 
+def test_a_version_is_of_graph_tokenizer_and_labels():
+    def digest(character):
+        return FileDigest(sha256=character * 64, size_bytes=1)
+
+    files = {"model.onnx": digest("a"), "tokenizer.json": digest("b"), "golden.json": digest("c")}
+    version = bundle_version(files, ("no", "yes"))
+    assert re.fullmatch(r"[0-9a-f]{12}", version)
+    assert bundle_version(files | {"golden.json": digest("d")}, ("no", "yes")) == version
+    others = [
+        bundle_version(files | {"model.onnx": digest("d")}, ("no", "yes")),
+        bundle_version(files | {"tokenizer.json": digest("d")}, ("no", "yes")),
+        bundle_version(files, ("yes", "no")),
+    ]
+    assert len({version, *others}) == 4
+
+
 def test_spread_goes_from_short_to_long():
     examples = [Example(text="x" * size, label=0) for size in (5, 1, 9, 3, 7)]
     assert spread(examples, 3) == [1, 0, 2]
@@ -163,9 +183,17 @@ def test_inspect_tells_bundle_and_checkpoint(run_dir, tmp_path, capsys):
     assert "reviews/sparse" in shown
     assert "digests verified" in shown
     assert "logits do not depend on the other texts of a batch" in shown
+    assert "(largest difference " in shown
+    assert "+0.00 points against PyTorch" in shown
     assert "(opset 20)" in shown
     assert run(["inspect", str(target), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
+    assert "warning" not in shown
+    (target / "extra.py").write_text("")
+    assert run(["inspect", str(target)]) == 0
+    assert "warning:     the manifest does not know extra.py; remove" in capsys.readouterr().out
+    assert run(["inspect", str(target), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unlisted_files"] == ["extra.py"]
     assert run(["inspect", str(run_dir / "sparse")]) == 0
     assert "sparse stage of" in capsys.readouterr().out
     (target / "tokenizer.json").write_text("{}")
@@ -189,3 +217,16 @@ def test_pairs_go_through(bert_dir, tmp_path):
     assert manifest.task.pair
     assert read_golden(tmp_path / "m" / "pairs").inputs[0].text_pair is not None
     assert read_examples(tmp_path / "run" / "dense")[0].text_pair == "bad plot 0"
+
+
+def test_lost_accuracy_is_warned_of(run_dir, tmp_path, caplog):
+    checkpoint = shutil.copytree(run_dir / "sparse", tmp_path / "sparse")
+    record = read_run(checkpoint)
+    plain = export_bundle(ExportConfig(checkpoint=checkpoint, target=tmp_path / "m" / "v")).quality.value
+    for better, warned in ((0.004, False), (0.006, True)):
+        changed = record.model_copy(update={"accuracy": plain + better})
+        (checkpoint / "run.json").write_text(changed.model_dump_json())
+        caplog.clear()
+        quality = export_bundle(ExportConfig(checkpoint=checkpoint, target=tmp_path / "m" / "v")).quality
+        assert quality.difference == pytest.approx(-better)
+        assert ("0.60 points below the masked model's in PyTorch" in caplog.text) == warned

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from sparsebert.errors import ConfigError
-from sparsebert.files import LEFTOVER_AGE_S, new_folder
+from sparsebert.files import LEFTOVER_AGE_S, check_writable, new_folder, write_whole
 
 
 def writing(target):
@@ -93,3 +93,35 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         writing(tmp_path / "file" / "x"),
     ):
         raise AssertionError("never reached")
+
+
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    write_whole(tmp_path / "file", "text")
+    check_writable(tmp_path / "file", "--out")
+    assert (tmp_path / "file").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_leftovers_of_another_target_stay(tmp_path):
+    running, own = tmp_path / ".sparse.v2.abcd1234", tmp_path / ".sparse.abcd1234"
+    for folder in (running, own):
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    with writing(tmp_path / "sparse") as part:
+        (part / "a").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sparse.v2.abcd1234", "sparse"]
+
+
+def test_what_a_killed_process_had_set_aside_comes_back(tmp_path):
+    retired = tmp_path / ".sparse.abcd1234"
+    (retired / "sparse").mkdir(parents=True)
+    (retired / "sparse" / "a").write_text("old")
+    os.utime(retired, (0, 0))
+    with pytest.raises(IsADirectoryError), writing(tmp_path / "sparse") as part:
+        part.read_text()
+    assert (tmp_path / "sparse" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]

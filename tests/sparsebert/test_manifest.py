@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from sparsebert.digests import digest_file, verify_files
+from sparsebert.digests import digest_file, unlisted_files, verify_files
 from sparsebert.errors import BundleError, DigestError
 from sparsebert.manifest import Manifest, read_golden, read_manifest, seal, write_manifest
 
@@ -125,3 +125,24 @@ def test_golden_needs_a_row_for_each_input(bundle):
     (bundle / "golden.json").write_text('{"inputs": [{"text": "a"}], "logits": [], "tolerance": 0.001}')
     with pytest.raises(BundleError, match="1 inputs but 0 logits"):
         read_golden(bundle)
+
+
+@pytest.mark.parametrize(
+    ("batch_invariant", "batch_difference", "shared"),
+    [(True, None, True), (True, 1e-6, True), (False, None, False), (False, 0.02, True), (False, 0.021, False)],
+)
+def test_texts_share_batches_where_that_moves_logits_by_rounding_at_most(
+    bundle, batch_invariant, batch_difference, shared
+):
+    assert read_manifest(bundle).batch_difference is None  # older bundles
+    change(bundle, batch_invariant=batch_invariant, batch_difference=batch_difference)
+    assert read_manifest(bundle).shares_batches == shared
+
+
+def test_files_that_no_digest_vouches_for_are_found(bundle):
+    manifest = read_manifest(bundle)
+    assert unlisted_files(bundle, manifest) == []
+    (bundle / "hf").mkdir()
+    (bundle / "hf" / "extra.py").write_text("print(1)")
+    (bundle / "link.py").symlink_to(bundle / "nowhere")
+    assert unlisted_files(bundle, manifest) == ["hf/extra.py", "link.py"]

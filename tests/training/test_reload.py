@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 import training.modeling
@@ -113,3 +114,61 @@ def test_the_model_file_needs_transformers_alone():
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     others = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
     assert others == {"torch", "transformers", "huggingface_hub"}
+
+
+BATCH = {
+    "input_ids": torch.tensor([[2, 5, 3, 9], [2, 7, 8, 3]]),
+    "attention_mask": torch.tensor([[1] * 3 + [0], [1] * 4]),
+}
+
+
+def reloaded(folder, **changes):
+    return AutoModelForSequenceClassification.from_pretrained(folder, ignore_mismatched_sizes=True, **changes).eval()
+
+
+@torch.inference_mode()
+def test_the_loss_is_that_of_the_problem(compact_dir):
+    one, three = reloaded(compact_dir, num_labels=1), reloaded(compact_dir, num_labels=3)
+    several = reloaded(compact_dir, num_labels=3, problem_type="multi_label_classification")
+    wanted, both = torch.tensor([0.5, 2.0]), torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = one(**BATCH, labels=wanted)
+    assert scores.loss == pytest.approx(float(((scores.logits[:, 0] - wanted) ** 2).mean()))
+    marks = several(**BATCH, labels=both)
+    assert marks.loss == functional.binary_cross_entropy_with_logits(marks.logits, both)
+    classes = three(**BATCH, labels=torch.tensor([0, 2]))
+    assert classes.loss == functional.cross_entropy(classes.logits, torch.tensor([0, 2]))
+
+
+@torch.inference_mode()
+def test_what_transformers_asks_its_models(compact_dir):
+    model = reloaded(compact_dir)
+    logits = model(**BATCH).logits
+    assert torch.equal(model(**BATCH, return_dict=False)[0], logits)
+    embedded = model.get_input_embeddings()(BATCH["input_ids"])
+    assert torch.equal(model(inputs_embeds=embedded, attention_mask=BATCH["attention_mask"]).logits, logits)
+    assert torch.equal(model(**BATCH, position_ids=torch.arange(4)[None]).logits, logits)
+    assert not torch.equal(model(**BATCH, position_ids=torch.arange(4)[None] + 3).logits, logits)
+    with pytest.raises(ValueError, match="give either input_ids or inputs_embeds"):
+        model(**BATCH, inputs_embeds=embedded)
+    with pytest.raises(ValueError, match="SparseBERT gives no attentions"):
+        model(**BATCH, output_attentions=True)
+    assert model(**BATCH).hidden_states is None
+    model.config.output_hidden_states = True
+    assert len(model(**BATCH).hidden_states) == 4
+    assert model(**BATCH, output_hidden_states=False).hidden_states is None
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(compact_dir):
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = reloaded(compact_dir)
+        model.train()
+        model.set_dropout(0.0)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+        gradients.append(model.bert.encoder.layer[0].attention.self.query.weight.grad)
+    assert gradients[0].abs().sum() > 0
+    assert torch.allclose(*gradients)
