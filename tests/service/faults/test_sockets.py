@@ -113,9 +113,11 @@ EXCHANGES: dict[str, tuple[bytes, list[int]]] = {
     "an upgrade to a web socket": (
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", [200],
     ),
-    # httptools reads no body after an upgrade that it was asked for (uvicorn's issue 2722): Java clients must not ask.
     "an upgrade to HTTP/2 with a body": (
-        LAST.replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c"), [400],
+        LAST.replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c"), [200],
+    ),
+    "an upgrade, garbage, and two lengths": (
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}", [400],
     ),
     "a connection to elsewhere": (b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", [400]),
     "a whole address": (LAST.replace(b"/v1/predict", b"http://example.com/v1/predict"), [200]),
