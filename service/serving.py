@@ -82,6 +82,7 @@ class Serving:
         self._gpu: GpuMemory | None = None
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
+        self._stopped = False
         metrics.set_queue_limits(settings.max_queue_items, settings.max_queue_tokens)
         for name in self.failures:
             metrics.add_failed(name)
@@ -94,6 +95,7 @@ class Serving:
 
     async def close(self) -> None:
         """Stop; whatever still waits is told so."""
+        self._stopped = True
         self.workers.close()
         for variant in (*self.variants.values(), *self._former):
             variant.batcher.close()
@@ -168,11 +170,16 @@ class Serving:
         of_model = [variant for name, variant in sorted(self.variants.items()) if name.model == wanted]
         return [variant for variant in of_model if variant.batcher.alive]
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is computed any more because the service was told to end, and not because workers died."""
+        return self._stopped and not self.workers.dead
+
     def unhealthy(self) -> list[str]:
-        """A sentence for each variant that takes no work any more."""
+        """A sentence for each variant that takes no work any more, though it should."""
         sentences = []
         for name, variant in self.variants.items():
-            if not variant.batcher.alive:
+            if not variant.batcher.alive and not self.stopped:
                 sentences.append(f"the workers of {name} are dead; restart the service")
             elif variant.batcher.silence_s() > self.settings.request_timeout_s:
                 sentences.append(

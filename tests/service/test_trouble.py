@@ -136,6 +136,28 @@ def test_dead_workers_are_told_everywhere(models_folder: Path) -> None:
         assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
 
 
+def test_a_service_that_stops_is_not_called_dead(models_folder: Path) -> None:
+    gate, answers = Gate(), []
+    with TestClient(app_with(models_folder, gate, drain_timeout_s=0.0)) as client:
+        serving = client.app.state.serving
+        body = {"inputs": "good", "variant": "dense"}
+        waiting = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", json=body)))
+        waiting.start()
+        assert gate.entered.wait(timeout=30)
+        serving.drain.begin(0.0)
+        assert serving.drain.is_late(0.0)
+        client.portal.call(serving.close)
+        waiting.join(timeout=30)
+        assert (answers[0].status_code, answers[0].headers["retry-after"]) == (503, "1")
+        assert client.get("/healthz").status_code == client.get("/v2/health/live").status_code == 200
+        assert client.get("/readyz").json()["error"] == "the service is stopping"
+        for variant in client.get("/v1/models").json()["variants"]:
+            assert (variant["state"], variant["error"].split(";")[0]) == ("stopping", "the service is stopping")
+        for entry in client.post("/v2/repository/index").json():
+            assert (entry["state"], entry["reason"].split(";")[0]) == ("UNAVAILABLE", "the service is stopping")
+        gate.opened.set()
+
+
 def test_a_worker_that_dies_once_is_replaced(models_folder: Path) -> None:
     deaths = [Killed()]
 
