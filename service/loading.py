@@ -55,7 +55,7 @@ class Loader:
     """Changes what serves; use from one event loop."""
 
     def __init__(self, serving: Serving, open_engine: OpenEngine) -> None:
-        self.loading: set[VariantName] = set()
+        self.loading = serving.loading
         self._serving = serving
         self._open_engine = open_engine
         self._turns: dict[VariantName, asyncio.Lock] = {}

@@ -103,10 +103,9 @@ def test_a_keys_file_that_cannot_be_opened_is_told_with_the_cure(
 ) -> None:
     for path, reason in ((tmp_path / "none" / "keys", "No such file or directory"), (tmp_path, "Is a directory")):
         assert run(["key", "--api-keys", str(path), "--name", "ci"]) == 1
-        assert capsys.readouterr() == (
-            "",
+        assert capsys.readouterr().err == (
             f"sparsebert key: the keys file {path} cannot be opened ({reason}); name a file of a folder that is there, "
-            "and that you may write to\n",
+            "and that you may write to\n"
         )
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from gated_loading import DENSE, FIRST, SECOND, SPARSE, Gate, WriteBundle, predict, renew, running, soon
 from service.deadlines import of_service
-from service.errors import DrainingError, LoadError, RequestTimeoutError, UnknownVariantError
+from service.errors import DrainingError, LoadError, NotReadyError, RequestTimeoutError, UnknownVariantError
 from service.exchange import Asked
 from service.loading import Loader
 from service.onnx_engine import OnnxEngine
 from service.records import RequestRecord
 from service.routes import compare
+from service.schemas import CompareRequest
 
 
 async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Path, write_bundle: WriteBundle) -> None:
@@ -89,6 +90,28 @@ async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Pat
         gate.opening.set()
         assert [(await one).former_version for one in (loading, other)] == [FIRST, FIRST]
         assert loader.loading == set()
+
+
+async def test_a_comparison_waits_for_what_is_being_loaded_and_for_nothing_else(models_folder: Path) -> None:
+    gate = Gate()
+    chosen = CompareRequest.model_validate({"inputs": "good"})
+    async with running(models_folder, gate) as (serving, loader):
+        await loader.unload(SPARSE, soon())
+        gate.opening.clear()
+        again = asyncio.ensure_future(loader.load(DENSE, soon()))
+        await gate.until_entered()
+        with pytest.raises(UnknownVariantError, match="here is dense; load another one"):
+            compare.choose_variants(serving, chosen)
+        loading = asyncio.ensure_future(loader.load(SPARSE, soon()))
+        gate.opening.set()
+        await again
+        gate.opening.clear()
+        await gate.until_entered()
+        with pytest.raises(NotReadyError, match="are ready, here is dense; reviews/sparse is being loaded"):
+            compare.choose_variants(serving, chosen)
+        gate.opening.set()
+        await loading
+        assert sorted(compare.choose_variants(serving, chosen)) == ["dense", "sparse"]
 
 
 async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Path) -> None:

@@ -118,8 +118,8 @@ def test_compare(client: TestClient, expected_logits: Logits) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "sentence"),
     [
-        ({"variants": ["dense"]}, 400, "comparing needs two different variants that are ready, here is dense"),
-        ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants that are ready, here is dense"),
+        ({"variants": ["dense"]}, 400, "comparing needs two different variants, variants names only dense"),
+        ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "nope"]}, 404, "model 'reviews' has no variant 'nope'; it has dense, sparse"),
         ({"baseline": "nope"}, 400, "the baseline 'nope' is not compared; choose among dense, sparse"),
         ({"repeats": 21}, 400, "the field 'repeats' is wrong: input should be less than or equal to 20"),

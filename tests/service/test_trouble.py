@@ -20,6 +20,8 @@ from service.settings import Settings
 from service.variants import load_catalog
 from service.workers import MAX_DEATHS
 
+WriteBundle = Callable[..., Path]
+
 
 class Gate:
     """Holds the engine inside its first batch until it is opened."""
@@ -134,6 +136,17 @@ def test_dead_workers_are_told_everywhere(models_folder: Path) -> None:
             assert "the workers of reviews/dense are dead" in health.json()["error"]
         assert [one["state"] for one in client.get("/v1/models").json()["variants"]] == ["dead", "dead"]
         assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
+
+
+def test_a_comparison_with_what_did_not_load_may_succeed_later(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    write_bundle(tmp_path, variant="dense")
+    write_bundle(tmp_path, variant="odd", golden_off_by=1.0)
+    with TestClient(create_app(Settings(models=tmp_path, threads=1))) as client:
+        answer = client.post("/v1/compare", json={"inputs": "good"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"].startswith(
+            "comparing needs two variants of reviews that are ready, here is dense; reviews/odd did not load: "
+        )
 
 
 def test_a_service_that_stops_is_not_called_dead(models_folder: Path) -> None:
