@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -94,6 +95,15 @@ def test_pairs(pair_client: TestClient, expected_logits: Logits) -> None:
     response = pair_client.post("/v1/predict", json={"inputs": "good"})
     assert response.status_code == 400
     assert "questions reads pairs" in response.json()["error"]
+
+
+def test_probes_and_the_page_answer_head(service_url: str) -> None:
+    with httpx.Client(base_url=service_url, trust_env=False) as asking:
+        for path in ("/healthz", "/readyz", "/"):
+            whole, head = asking.get(path), asking.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(whole.content))
+            assert asking.put(path).status_code == 405
 
 
 def test_compare(client: TestClient, expected_logits: Logits) -> None:
