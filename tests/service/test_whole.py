@@ -6,30 +6,24 @@ import json
 import socket
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.server import ServerState
 
 from service.app import create_app
-from service.connections import BoundedProtocol
-from service.direct import Route, Whole
-from service.exchange import Reply
 from service.opening import open_engine_with
 from service.settings import Settings
 from service.variants import load_catalog
-from service.whole import REST_WITHIN_S, without_upgrade
+from service.whole import REST_WITHIN_S
 from sparsebert.answers import PredictAnswer
+from wired import ANSWER, FOUR, HEAD, Connection
 
 Way = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
-HEAD = b"POST /direct HTTP/1.1\r\nHost: x\r\n"
-FOUR = HEAD + b"Content-Length: 4\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -116,84 +110,6 @@ def test_a_client_that_leaves_is_counted_and_its_text_dropped(models_folder: Pat
     assert len(cancelled) == 1
 
 
-class Direct:
-    """Answers `/direct`, when it is let, with what was sent; remembers what it was asked."""
-
-    max_body_bytes = 1000
-
-    def __init__(self) -> None:
-        self.asked: list[bytes] = []
-        self.fails = False
-        self.let = asyncio.Event()
-        self.let.set()
-
-    def find(self, path: str) -> Route | None:
-        return Route(template=path, handler=None) if path == "/direct" else None
-
-    async def answer(self, route: Route, whole: Whole) -> None:
-        self.asked.append(whole.body)
-        if self.fails:
-            raise RuntimeError("no answer")
-        try:
-            await self.let.wait()
-            await whole.write(Reply(body=whole.body, headers=((b"x-route", route.template.encode()),)))
-        except asyncio.CancelledError:
-            self.asked.append(b"gone" if whole.gone else b"cut off")
-
-
-class Wire(asyncio.Transport):
-    """A double of a connection."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written, self.closed = b"", False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-class Connection:
-    """A connection and what is behind it; `through` is what came to the app."""
-
-    def __init__(self) -> None:
-        self.direct, self.wire, self.through, self.messages = Direct(), Wire(), [], []
-        config = uvicorn.Config(self._app, log_config=None, ws="none", interface="asgi3")
-        self.protocol = BoundedProtocol(config, ServerState(), {}, _loop=asyncio.get_running_loop(), direct=self.direct)
-        self.protocol.connection_made(self.wire)
-
-    async def _app(self, scope: dict, receive: Callable[[], Awaitable[dict]], send: Callable) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            self.messages += [message["type"]] if message["type"] != "http.request" else []
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        self.through.append(body)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
-        await send({"type": "http.response.body", "body": b"app"})
-
-    async def send(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.protocol.data_received(piece)
-        await self.done()
-
-    async def done(self) -> None:
-        while self.protocol.tasks:
-            await asyncio.wait(set(self.protocol.tasks))
-
-
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nx-route: /direct\r\n\r\nbody"
-
-
 @pytest.mark.parametrize("pieces", [[FOUR + b"body"], [FOUR, b"body"], [HEAD, b"Content-Length: 4\r\n\r\nbo", b"dy"]])
 async def test_a_whole_request_is_answered_in_one_write(pieces: list[bytes]) -> None:
     one = Connection()
@@ -221,46 +137,6 @@ async def test_others_go_through_the_app(head: bytes) -> None:
     await one.send(head + b"\r\nbody")
     assert (one.direct.asked, one.through) == ([], [b"body"])
     assert one.wire.written.endswith(b"app")
-
-
-H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAA\r\n"
-UPGRADING = HEAD + H2C + b"Content-Length: 4\r\n\r\nbody"
-
-
-@pytest.mark.parametrize("size", [1, 7, len(UPGRADING) - 4, len(UPGRADING) - 2, 10_000])
-async def test_a_wish_for_another_protocol_is_passed_over(size: int) -> None:
-    one = Connection()
-    for request, body in ((UPGRADING, b"body"), (FOUR + b"more", b"more"), (UPGRADING, b"body")):
-        await one.send(*(request[place : place + size] for place in range(0, len(request), size)))
-        assert one.direct.asked.pop() == body
-        assert one.wire.written.endswith(ANSWER.replace(b"body", body))
-    assert (one.through, one.wire.closed) == ([], False)
-
-
-async def test_such_a_wish_with_chunks_and_without_a_body_goes_through_the_app() -> None:
-    one = Connection()
-    await one.send(HEAD + H2C + b"Transfer-Encoding: chunked\r\n\r\n4\r\nbo", b"dy\r\n0\r\n\r\n")
-    await one.send(b"GET /other HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n")
-    await one.send(HEAD.replace(b"1.1", b"1.0") + H2C + b"Content-Length: 4\r\n\r\nlast")
-    assert (one.direct.asked, one.through) == ([], [b"body", b"", b"last"])
-
-
-async def test_wishes_that_are_sent_together_are_answered_in_turn() -> None:
-    one = Connection()
-    one.protocol.data_received(UPGRADING * 3000)
-    await one.done()
-    while len(one.through) < 2999:
-        await asyncio.sleep(0)
-    assert one.direct.asked == [b"body"]
-    assert one.through == [b"body"] * 2999
-    assert not one.wire.closed
-
-
-def test_a_head_without_its_wish() -> None:
-    headers = [(b"connection", b"close, Upgrade"), (b"upgrade", b"h2c"), (b"x", b"1"), (b"connection", b"upgrade")]
-    assert without_upgrade(b"POST", b"/a?b", b"1.1", headers) == (
-        b"POST /a?b HTTP/1.1\r\nconnection: close\r\nx: 1\r\n\r\n"
-    )
 
 
 async def test_a_body_without_length_or_with_too_many_bytes_goes_through_the_app() -> None:
