@@ -11,7 +11,6 @@ import sys
 from asyncio import TimerHandle
 from typing import Any, ClassVar, cast
 
-from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.asking import is_longer
@@ -134,7 +133,7 @@ class WholeProtocol(HttpToolsProtocol):
         old = self.parser
         version = old.get_http_version().encode()
         # The old one reads nothing more when the connection is to be closed after the answer.
-        self.parser = HttpRequestParser(self)
+        self.parser = type(old)(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
         self._feed(without_upgrade(old.get_method(), self.url, version, self.headers))
 
