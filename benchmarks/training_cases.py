@@ -212,7 +212,7 @@ class PlainSteps:
         began_s = time.perf_counter()
         for batch in self._batches():
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._half):
-                loss = self._model(*batch).loss
+                loss = self._model(*batch[:3], labels=batch.labels_B).loss
             loss.backward()
             self._optimizer.step()
             self._optimizer.zero_grad()
@@ -220,7 +220,7 @@ class PlainSteps:
             torch.cuda.synchronize()
         return (time.perf_counter() - began_s) / self._bench.steps
 
-    def _batches(self) -> Iterator[list[Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         texts = self._bench.texts
         for indices_B in plan_epoch([len(t.token_ids) for t in texts], self._bench.batch_size, random.Random(0)):
-            yield list(collate(texts, indices_B, 0).to(self._device)[:4])
+            yield collate(texts, indices_B, 0).to(self._device)

@@ -60,7 +60,8 @@ DIRECT = {
 }
 PATHS = (
     ("POST", "/v1/predict"), ("POST", "/v1/compare"), ("GET", "/v1/models"), ("GET", "/healthz"), ("GET", "/readyz"),
-    ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"), ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
+    ("HEAD", "/healthz"), ("HEAD", "/readyz"), ("GET", "/metrics"), ("GET", "/"), ("HEAD", "/"), ("GET", "/docs"),
+    ("GET", "/docs/{asset}"), ("GET", "/openapi.json"),
     *admin.PATHS, *v2.PATHS,
 )  # fmt: skip
 

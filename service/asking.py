@@ -17,6 +17,7 @@ from service.errors import BodyTooLargeError, ClientGoneError, MalformedError, R
 TIMEOUT_HEADER = "X-Request-Timeout-Ms"
 TIMEOUT = TIMEOUT_HEADER.lower().encode()
 MAX_TIMEOUT_MS = 3_600_000
+MAX_TIMEOUT_DIGITS = len(str(MAX_TIMEOUT_MS))
 LEFT = "the client left before its answer was ready"
 
 Answer = TypeVar("Answer")
@@ -24,11 +25,11 @@ Answer = TypeVar("Answer")
 
 def read_timeout_s(value: str) -> float:
     """Seconds of the header X-Request-Timeout-Ms. Raises MalformedError."""
-    if value.isascii() and value.isdigit() and len(value) <= 7 and 1 <= int(value) <= MAX_TIMEOUT_MS:
-        return int(value) / 1000
-    raise MalformedError(
-        f"the header {TIMEOUT_HEADER} is {value!r}; send a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}"
-    )
+    digits = value.lstrip("0")
+    if value.isascii() and digits.isdigit():
+        # Longer than any service waits is as good as that, and a number of thousands of digits is not to be read.
+        return (MAX_TIMEOUT_MS if len(digits) > MAX_TIMEOUT_DIGITS else min(int(digits), MAX_TIMEOUT_MS)) / 1000
+    raise MalformedError(f"the header {TIMEOUT_HEADER} is {value!r}; send a whole number of milliseconds from 1 on")
 
 
 def read_deadline(wish: str | None, now_s: float, limit_s: float) -> Deadline:

@@ -60,7 +60,9 @@ def open_bundle(
 
     Raises BundleError when the bundle is not to be trusted or does not fit the settings.
     """
-    began_s, bytes_before, read = clock_s(), resident_bytes(), _stamps(folder)
+    began_s, read = clock_s(), _stamps(folder)
+    give_back_freed()  # else it would grow into what others freed, and seem smaller than it is
+    bytes_before = resident_bytes()
     manifest = read_manifest(folder)
     _check_name(folder, manifest)
     if manifest.max_sequence_length > max_batch_tokens:

@@ -4,6 +4,7 @@ Knows nothing about routes or models.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -44,6 +45,11 @@ TICKS_A_SECOND = 10
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 # A batch that was stopped ends within one node of its graph.
 JOIN_S = 5.0
+LISTEN_CURES = {
+    errno.EADDRINUSE: "stop what listens there or choose another --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address; choose another --host (0.0.0.0 listens on all)",
+    errno.EACCES: "this user may not; choose a --port from 1024 on, or give the process CAP_NET_BIND_SERVICE",
+}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -199,7 +205,7 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise _taken(host, port, error) from error
+        raise unusable(host, port, error) from error
     listener.setblocking(False)
     return listener
 
@@ -209,13 +215,13 @@ def listen(listener: socket.socket, host: str, port: int) -> None:
     try:
         listener.listen(BACKLOG)
     except OSError as error:
-        raise _taken(host, port, error) from error
+        raise unusable(host, port, error) from error
 
 
-def _taken(host: str, port: int, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"cannot listen on {host}:{port} ({error.strerror}); stop what listens there or choose another --port"
-    )
+def unusable(host: str, port: int, error: OSError) -> ConfigError:
+    """Why an address cannot be listened on, and the cure of that."""
+    cure = LISTEN_CURES.get(error.errno or 0, "choose another --host or --port")
+    return ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); {cure}")
 
 
 def _load_app(

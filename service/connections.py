@@ -7,11 +7,17 @@ read, would hold a connection for ever. Knows nothing about what is asked.
 from asyncio import Transport
 from collections.abc import Iterable
 
+from service.exchange import RawHeaders
 from service.whole import WholeProtocol
 
 MAX_HEAD_BYTES = 65_536
+LINE_BYTES = len(b": \r\n")
 # A body that is late gets an answer first.
 GRACE_S = 1.0
+
+
+class HeadTooLargeError(Exception):
+    """Tells the parser to read no further."""
 
 
 class BoundedProtocol(WholeProtocol):
@@ -21,6 +27,8 @@ class BoundedProtocol(WholeProtocol):
         super().connection_made(transport)
         self._idle_bytes = 0
         self._in_head = True
+        # Whether there may be a head in this read that is too large, and whether there was one.
+        self._looks_long = self._too_large = False
         # Since when the rest of a request is waited for, and since when the client leaves an answer unread.
         self._waits_since_s: float | None = self.loop.time()
         self._unread_since_s: float | None = None
@@ -29,11 +37,16 @@ class BoundedProtocol(WholeProtocol):
         if self._waits_since_s is None:
             self._waits_since_s = self.loop.time()
         self._idle_bytes += len(data)
+        self._looks_long = self._idle_bytes > MAX_HEAD_BYTES
         super().data_received(data)
         if self._idle_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
 
     def on_headers_complete(self) -> None:
+        # Before it is answered; a head that came with others or with its body is measured only now.
+        if self._looks_long and head_bytes(self.url, self.headers) > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise HeadTooLargeError
         self._idle_bytes, self._in_head, self._waits_since_s = 0, False, self.loop.time()
         super().on_headers_complete()
 
@@ -58,11 +71,23 @@ class BoundedProtocol(WholeProtocol):
         """Close without waiting for the client."""
         self.transport.abort()
 
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn does when the parser stops."""
+        if self._too_large:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
     def _refuse(self) -> None:
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            self.send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES} bytes.")
+            super().send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES} bytes.")
         else:
             self.cut_off()
+
+
+def head_bytes(url: bytes, headers: RawHeaders) -> int:
+    """How long the head is of which these are the parts, but for its first line's method and version."""
+    return len(url) + sum(len(name) + len(value) + LINE_BYTES for name, value in headers)
 
 
 def cut_off_late(connections: Iterable[object], now_s: float, limit_s: float) -> None:

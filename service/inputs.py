@@ -19,8 +19,9 @@ def read_inputs(value: object, max_items: int, max_characters: int) -> list[Text
     for index, one in enumerate(inputs):
         longest = max(len(one.text), len(one.text_pair or ""))
         if longest > max_characters:
+            called = place(index, len(inputs))
             raise TooLongError(
-                f"inputs[{index}] has a text of {longest} characters, the limit is {max_characters}, also with "
+                f"{called} has a text of {longest} characters, the limit is {max_characters}, also with "
                 '"truncate": true; send a part of it, or raise --max-text-characters'
             )
     return inputs
@@ -36,15 +37,22 @@ def _read_all(value: object, max_items: int) -> list[TextInput]:
     return [_read_one(item, f"inputs[{index}]") for index, item in enumerate(value)]
 
 
+def place(index: int, num_inputs: int) -> str:
+    """What a refusal calls an input: one that came alone need not have been in a list."""
+    return "the input" if num_inputs == 1 else f"inputs[{index}]"
+
+
 def check_pairs(inputs: list[TextInput], *, pair: bool, model: str) -> None:
     """Raise MalformedError when a text does not have the form that the model was trained on."""
     for index, one in enumerate(inputs):
-        if pair and one.text_pair is None:
+        if pair == (one.text_pair is not None):
+            continue
+        called = place(index, len(inputs))
+        if pair:
             raise MalformedError(
-                f'inputs[{index}] is a single text, but {model} reads pairs; send {{"text": ..., "text_pair": ...}}'
+                f'{called} is a single text, but {model} reads pairs; send {{"text": ..., "text_pair": ...}}'
             )
-        if not pair and one.text_pair is not None:
-            raise MalformedError(f"inputs[{index}] is a pair, but {model} reads single texts; leave out text_pair")
+        raise MalformedError(f"{called} is a pair, but {model} reads single texts; leave out text_pair")
 
 
 def _read_one(value: object, place: str) -> TextInput:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.keys import Scope, make_key, parse_keys, write_line
+from service.keys import Key, Scope, make_key, parse_keys, write_line
 from service.rates import FORM
 from sparsebert.errors import ConfigError
 
@@ -44,19 +44,27 @@ def main(arguments: Sequence[str]) -> None:
     """Make one key. Raises ConfigError."""
     options = build_parser().parse_args(arguments)
     plain, key = make_key(options.name, Scope(options.scope), options.rate_limit, secrets.token_urlsafe)
-    append(options.api_keys, write_line(key))
+    append(options.api_keys, key)
     sys.stdout.write(plain + "\n")
     log.info("added %s (%s) to %s; keep the key, it is written nowhere", key.name, key.scope.value, options.api_keys)
     log.info("restart the service for it to count")
 
 
-def append(path: Path, line: str) -> None:
-    """Add a line to a keys file that only its owner can read. Raises ConfigError when the file is none, or has it."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+", encoding="utf-8") as file:
+def append(path: Path, key: Key) -> None:
+    """Add a line to a keys file that only its owner can read. Raises ConfigError when it is none, or has the name."""
+    try:
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"the keys file {path} cannot be opened ({error.strerror}); name a file of a folder that is there, and "
+            "that you may write to"
+        ) from error
+    with os.fdopen(opened, "r+", encoding="utf-8") as file:
         try:
             before = file.read()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is no keys file; name another --api-keys") from error
         joint = "" if not before or before.endswith("\n") else "\n"
-        parse_keys([*before.splitlines(), line], path)
-        file.write(f"{joint}{line}\n")
+        if any(one.name == key.name for one in parse_keys(before.splitlines(), path).keys):
+            raise ConfigError(f"there is a key named {key.name} in {path} already; choose another --name")
+        file.write(f"{joint}{write_line(key)}\n")

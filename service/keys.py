@@ -99,7 +99,8 @@ def read_keys(path: Path) -> KeyRing:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the keys file {path} cannot be read ({error}); {CURE}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"the keys file {path} cannot be read ({reason}); {CURE}, or name another file") from error
     if mode & stat.S_IWOTH:
         raise ConfigError(f"everybody on this machine may write into the keys file {path}; chmod 600 it")
     if mode & stat.S_IROTH:

@@ -2,7 +2,8 @@
 
 The law: a bundle is opened and tested beside what serves, in a thread of its own, and swapped in whole; a load that
 fails changes nothing but what is told of it. Changes of one variant come one after the other. What was swapped out
-ends when the last request that found it does, and then its memory is given back.
+ends when the last request that found it does, and then its memory is given back: never while a bundle is opened, whose
+growth would not be its own, and before the next one is, which has room then.
 
 Names are looked up among those of the models folder; they never become a path. Knows nothing about HTTP.
 """
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from service.bundles import LoadedBundle, OpenEngine
 from service.catalog import FailedBundle
 from service.errors import STOPPING, DrainingError, LoadError, RequestTimeoutError
+from service.leases import Lease
 from service.memory import give_back_freed
 from service.routing import VariantName
 from service.serving import Serving, ServingVariant
@@ -53,15 +55,19 @@ class Loader:
     """Changes what serves; use from one event loop."""
 
     def __init__(self, serving: Serving, open_engine: OpenEngine) -> None:
-        self.loading: set[VariantName] = set()
+        self.loading = serving.loading
         self._serving = serving
         self._open_engine = open_engine
         self._turns: dict[VariantName, asyncio.Lock] = {}
-        # One at a time, so that what the process grows by is its own, and memory for one more is enough.
+        # One at a time, so that memory for one more is enough.
         self._opening = asyncio.Lock()
+        # Whoever takes or gives back memory does so alone, so that what the process grows by is the bundle's.
+        self._memory = asyncio.Lock()
         self._threads: set[threading.Thread] = set()
         self._loads: set[asyncio.Task[Loaded]] = set()
         self._endings: set[asyncio.Task[bool]] = set()
+        # Of what is to end; holds none of it.
+        self._leases: dict[asyncio.Task[bool], Lease] = {}
 
     async def found(self) -> dict[VariantName, Path]:
         """The bundles that lie in the models folder now."""
@@ -93,7 +99,7 @@ class Loader:
             former = self._serving.swap_in(bundle)
             log.info("variant %s serves version %s", name, bundle.manifest.version)
             if former is not None:
-                self._keep(self._endings, self._until_gone(former), name)
+                self._end(former)
             return Loaded(
                 version=bundle.manifest.version,
                 former_version=None if former is None else former.bundle.manifest.version,
@@ -142,7 +148,10 @@ class Loader:
 
     async def _opened(self, name: VariantName) -> LoadedBundle:
         async with self._opening:
-            opened = await self._in_thread(partial(self._open, name))
+            while unused := [task for task, lease in self._leases.items() if lease.num_held == 0]:
+                await asyncio.wait(unused)
+            async with self._memory:
+                opened = await self._in_thread(partial(self._open, name))
         if isinstance(opened, FailedBundle):
             self._serving.note(opened)
             serves = "; the bundle that was loaded before still serves" if name in self._serving.variants else ""
@@ -173,7 +182,7 @@ class Loader:
         if former is None:
             return None
         log.info("variant %s serves no more", name)
-        self._keep(self._endings, self._until_gone(former), name)
+        self._end(former)
         return former.bundle.manifest.version
 
     def _keep(
@@ -187,12 +196,19 @@ class Loader:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
+    def _end(self, former: ServingVariant) -> None:
+        """It ends when nobody uses it any more."""
+        task = self._keep(self._endings, self._until_gone(former), former.name)
+        self._leases[task] = former.lease
+        task.add_done_callback(self._leases.pop)
+
     async def _until_gone(self, former: ServingVariant) -> bool:
         name = former.name
         await former.lease.ended()
-        leaving = self._serving.let_go(former)
-        del former  # it would hold what is to leave
-        gone = await self._in_thread(leaving.give_back)
+        async with self._memory:
+            leaving = self._serving.let_go(former)
+            del former  # it would hold what is to leave
+            gone = await self._in_thread(leaving.give_back)
         if not gone:
             log.warning("a former bundle of %s is still in use, maybe by a batch that does not end", name)
         return gone

@@ -14,7 +14,7 @@ from service.counted import Stage
 from service.deadlines import Deadline
 from service.encoding import Encoding
 from service.errors import MalformedError, RequestTimeoutError, TooLongError
-from service.inputs import check_pairs
+from service.inputs import check_pairs, place
 from service.records import RequestRecord, VariantRun
 from service.serving import ServingVariant, outcome_of
 from service.tokenizer import TextInput
@@ -104,7 +104,7 @@ def check_not_empty(encodings: Sequence[Encoding]) -> None:
     for index, encoding in enumerate(encodings):
         if encoding.empty:
             raise MalformedError(
-                f"inputs[{index}] is empty for the model: the tokenizer finds no word in it; send words"
+                f"{place(index, len(encodings))} is empty for the model: the tokenizer finds no word in it; send words"
             )
 
 
@@ -113,6 +113,6 @@ def check_lengths(encodings: Sequence[Encoding], max_tokens: int, *, truncate: b
     for index, encoding in enumerate(encodings):
         if encoding.truncated and not truncate:
             raise TooLongError(
-                f"inputs[{index}] has {encoding.num_tokens_full} tokens, the limit is {max_tokens}; "
+                f"{place(index, len(encodings))} has {encoding.num_tokens_full} tokens, the limit is {max_tokens}; "
                 'shorten it, or send "truncate": true to have it cut'
             )

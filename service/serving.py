@@ -16,7 +16,9 @@ from service.deadlines import Deadline
 from service.devices import max_items
 from service.draining import Drain
 from service.errors import (
+    STOPPING,
     ClientGoneError,
+    DrainingError,
     NotReadyError,
     OverloadError,
     RequestError,
@@ -82,6 +84,9 @@ class Serving:
         self._gpu: GpuMemory | None = None
         self.variants = {bundle.name: self._serve(bundle) for bundle in catalog.loaded}
         self._former: list[ServingVariant] = []
+        self._stopped = False
+        # Told by whoever loads.
+        self.loading: set[VariantName] = set()
         metrics.set_queue_limits(settings.max_queue_items, settings.max_queue_tokens)
         for name in self.failures:
             metrics.add_failed(name)
@@ -94,6 +99,7 @@ class Serving:
 
     async def close(self) -> None:
         """Stop; whatever still waits is told so."""
+        self._stopped = True
         self.workers.close()
         for variant in (*self.variants.values(), *self._former):
             variant.batcher.close()
@@ -168,11 +174,36 @@ class Serving:
         of_model = [variant for name, variant in sorted(self.variants.items()) if name.model == wanted]
         return [variant for variant in of_model if variant.batcher.alive]
 
+    def too_few(self, model: str | None) -> OverloadError | UnknownVariantError:
+        """Why fewer than two variants of a model are ready, when that is so. Raises UnknownVariantError."""
+        if self.stopped:
+            return DrainingError(STOPPING)
+        wanted = choose_model(model, self.catalog.default, self.catalog.names)
+        ready = ", ".join(one.name.variant for one in self.ready_of(model)) or "none"
+        here = f"comparing needs two variants of {wanted} that are ready, here is {ready}"
+        reasons = [
+            *(
+                f"{name} is being loaded"
+                for name in sorted(self.loading - self.variants.keys())
+                if name.model == wanted
+            ),
+            *(f"{name} did not load: {error}" for name, error in self.failures.items() if name.model == wanted),
+            *self.unhealthy(),
+        ]
+        if reasons:
+            return NotReadyError("; ".join((here, *reasons)))
+        return UnknownVariantError(f"{here}; load another one, or send the texts to /v1/predict")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is computed any more because the service was told to end, and not because workers died."""
+        return self._stopped and not self.workers.dead
+
     def unhealthy(self) -> list[str]:
-        """A sentence for each variant that takes no work any more."""
+        """A sentence for each variant that takes no work any more, though it should."""
         sentences = []
         for name, variant in self.variants.items():
-            if not variant.batcher.alive:
+            if not variant.batcher.alive and not self.stopped:
                 sentences.append(f"the workers of {name} are dead; restart the service")
             elif variant.batcher.silence_s() > self.settings.request_timeout_s:
                 sentences.append(

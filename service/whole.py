@@ -7,6 +7,7 @@ Knows nothing about routes or models.
 
 import asyncio
 import logging
+import sys
 from asyncio import TimerHandle
 from typing import Any, ClassVar, cast
 
@@ -25,6 +26,7 @@ MAX_BODY_BYTES = 16_384
 LONG_WAY = frozenset((b"expect", b"content-encoding", b"transfer-encoding", b"upgrade", b"origin"))
 # Clients that send head and body in two pieces send them at once.
 REST_WITHIN_S = 0.02
+UPGRADE = frozenset((b"upgrade", b"http2-settings"))
 
 
 class Exchange:
@@ -100,11 +102,40 @@ class WholeProtocol(HttpToolsProtocol):
         self._patience: TimerHandle | None = None
         self._exchange: Exchange | None = None
         self.cycle: Any
+        # What the parser reads now, and what of it came after a head that asks for another protocol.
+        self._fed: bytes | memoryview = b""
+        self._after_upgrade: bytes | memoryview = b""
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._feed(data)
+        while self._after_upgrade:
+            rest, self._after_upgrade = self._after_upgrade, b""
+            self._feed(rest)
         if self._route is not None and self._patience is None:
             self._patience = self.loop.call_later(REST_WITHIN_S, self._go_the_long_way)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        self._fed = data
+        super().data_received(data)  # type: ignore[arg-type]
+        self._fed = b""
+
+    # There is no other protocol here, and a server may pass over the wish for one (RFC 9110, 7.8). httptools reads no
+    # body after such a head, so the head is read again without the wish, in the places where uvicorn would turn to
+    # web sockets.
+
+    def _should_upgrade(self) -> bool:
+        return bool(self.parser.get_method() != b"CONNECT")
+
+    def handle_websocket_upgrade(self) -> None:
+        """Called while the exception is handled that says where the head ended."""
+        end: int = sys.exception().args[0]  # type: ignore[union-attr]
+        self._after_upgrade = memoryview(self._fed)[end:]
+        old = self.parser
+        version = old.get_http_version().encode()
+        # The old one reads nothing more when the connection is to be closed after the answer.
+        self.parser = type(old)(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._feed(without_upgrade(old.get_method(), self.url, version, self.headers))
 
     def on_headers_complete(self) -> None:
         self._route = self._find_route()
@@ -178,3 +209,15 @@ class WholeProtocol(HttpToolsProtocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def without_upgrade(method: bytes, url: bytes, version: bytes, headers: RawHeaders) -> bytes:
+    """The head of a request as it is when it asks for no other protocol."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version)]
+    for name, value in headers:
+        if name == b"connection":
+            words = [word.strip() for word in value.split(b",")]
+            lines += [b"connection: " + word for word in words if word.lower() not in UPGRADE]
+        elif name not in UPGRADE:
+            lines.append(b"%s: %s" % (name, value))
+    return b"\r\n".join((*lines, b"", b""))

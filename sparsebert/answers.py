@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sparsebert.manifest import Parity, Quality
 
-VariantState = Literal["ready", "failed", "dead", "unloaded"]
+VariantState = Literal["ready", "failed", "dead", "unloaded", "stopping"]
 
 
 class _Answer(BaseModel):

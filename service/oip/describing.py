@@ -6,6 +6,7 @@ Pure but for what it reads of the running service. Knows nothing about HTTP.
 import json
 from collections.abc import Mapping, Sequence
 
+from service.errors import STOPPING
 from service.oip.reading import TEXT, TEXT_PAIR
 from service.oip.schemas import (
     BatchStatistics,
@@ -72,7 +73,9 @@ def _entry(name: VariantName, serving: Serving) -> IndexEntry:
     if variant is None:
         return IndexEntry(name=name.model, version=name.variant, state="UNAVAILABLE", reason=error or UNLOADED)
     if not variant.batcher.alive:
-        return IndexEntry(name=name.model, version=name.variant, state="UNAVAILABLE", reason=DEAD)
+        return IndexEntry(
+            name=name.model, version=name.variant, state="UNAVAILABLE", reason=STOPPING if serving.stopped else DEAD
+        )
     return IndexEntry(name=name.model, version=name.variant, state="READY", reason=error)
 
 

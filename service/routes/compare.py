@@ -65,14 +65,19 @@ async def _compare(serving: Serving, asked: Asked, read: CompareRequest) -> Comp
 
 
 def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, ServingVariant]:
-    """The variants to compare, by name. Raises MalformedError when there are fewer than two."""
+    """The variants to compare, by name, at least two.
+
+    Raises MalformedError where the request names fewer; where it names none and fewer are ready NotReadyError when
+    there may be two soon, else UnknownVariantError.
+    """
     if asked.variants is None:
         chosen = serving.ready_of(asked.model)
+        if len(chosen) < 2:
+            raise serving.too_few(asked.model)
     else:
         chosen = [serving.find(asked.model, name) for name in dict.fromkeys(asked.variants)]
     if len(chosen) < 2:
-        names = ", ".join(variant.name.variant for variant in chosen) or "none"
-        raise MalformedError(f"comparing needs two different variants that are ready, here is {names}")
+        raise MalformedError(f"comparing needs two different variants, variants names only {chosen[0].name.variant}")
     return {variant.name.variant: variant for variant in chosen}
 
 

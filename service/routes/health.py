@@ -22,6 +22,11 @@ async def readyz(request: Request) -> Response:
     return _answer(reach.serving(request).not_ready(), HealthAnswer(status="ready"))
 
 
+# Some probes ask for the head alone; what has a body is sent without it.
+for path, handler in (("/healthz", healthz), ("/readyz", readyz)):
+    router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
+
+
 def _answer(reasons: list[str], good: HealthAnswer) -> Response:
     if reasons:
         raise NotReadyError("; ".join(reasons))

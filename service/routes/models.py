@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
+from service.errors import STOPPING
 from service.routes import reach
 from service.routing import VariantName
 from service.serving import Serving
@@ -39,6 +40,8 @@ def state_of(serving: Serving, name: VariantName) -> State:
         return State(name="failed" if name in serving.failures else "unloaded", error=error)
     if variant.batcher.alive:
         return State(name="ready", error=error)
+    if serving.stopped:
+        return State(name="stopping", error=STOPPING)
     return State(name="dead", error="its workers are dead; restart the service")
 
 

@@ -37,6 +37,7 @@ CONTENT = {
 
 
 @router.get("/")
+@router.head("/")
 async def index() -> Response:
     """The page."""
     return HTMLResponse(PAGE)

@@ -3,16 +3,18 @@
 Pure: values in, values out. Knows nothing about how they travel.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from sparsebert.client.errors import RefusedError, UnexpectedAnswerError
+from sparsebert.client.errors import ClientError, RefusedError, UnexpectedAnswerError
 
 FOLDER = "/v1/admin/models"
+HALF = "a text has half of a character (a lone surrogate) in it, which cannot be sent; leave it out"
 
 AnswerType = TypeVar("AnswerType", bound=BaseModel)
 
@@ -25,7 +27,8 @@ class Pair:
     text_pair: str
 
 
-Inputs = str | Pair | Sequence[str | Pair]
+Input = str | Pair | Mapping[str, str]
+Inputs = Input | Iterable[Input]
 
 
 class _Refusal(BaseModel):
@@ -33,11 +36,9 @@ class _Refusal(BaseModel):
     request_id: str | None = None
 
 
-def predict_body(
-    inputs: Inputs, *, model: str | None, variant: str | None, top_k: int | None, truncate: bool
-) -> dict[str, object]:
+def predict_body(inputs: Inputs, *, model: str | None, variant: str | None, top_k: int | None, truncate: bool) -> bytes:
     """Body of `POST /v1/predict`."""
-    return {"inputs": _written(inputs), "truncate": truncate} | _given(model=model, variant=variant, top_k=top_k)
+    return _body({"inputs": _written(inputs), "truncate": truncate} | _given(model=model, variant=variant, top_k=top_k))
 
 
 def compare_body(
@@ -49,11 +50,11 @@ def compare_body(
     repeats: int,
     top_k: int | None,
     truncate: bool,
-) -> dict[str, object]:
+) -> bytes:
     """Body of `POST /v1/compare`."""
-    chosen = None if variants is None else list(variants)
-    return {"inputs": _written(inputs), "repeats": repeats, "truncate": truncate} | _given(
-        model=model, variants=chosen, baseline=baseline, top_k=top_k
+    return _body(
+        {"inputs": _written(inputs), "repeats": repeats, "truncate": truncate}
+        | _given(model=model, variants=_names(variants), baseline=baseline, top_k=top_k)
     )
 
 
@@ -62,10 +63,8 @@ def change_path(model: str, variant: str, verb: str) -> str:
     return f"{FOLDER}/{_as_part(model)}/variants/{_as_part(variant)}/{verb}"
 
 
-def read_answer(schema: type[AnswerType], status: int, content: bytes, request_id: str | None) -> AnswerType:
-    """The answer of a request. Raises RefusedError or UnexpectedAnswerError."""
-    if status != 200:
-        raise refusal(status, content, request_id)
+def read_answer(schema: type[AnswerType], content: bytes) -> AnswerType:
+    """The answer of a request that was not refused. Raises UnexpectedAnswerError."""
     try:
         return schema.model_validate_json(content)
     except ValidationError as error:
@@ -74,25 +73,59 @@ def read_answer(schema: type[AnswerType], status: int, content: bytes, request_i
         ) from error
 
 
-def refusal(status: int, content: bytes, request_id: str | None) -> RefusedError:
+def refusal(status: int, content: bytes, request_id: str | None, retry_after_s: float | None) -> RefusedError:
     """What an answer says that is none; a proxy's has no sentence of ours."""
     try:
         told = _Refusal.model_validate_json(content)
     except ValidationError:
-        return RefusedError(status, "the server refused without a reason; is it this service, or a proxy?", request_id)
-    return RefusedError(status, told.error, told.request_id or request_id)
+        sentence = "the server refused without a reason; is it this service, or a proxy?"
+        return RefusedError(status, sentence, request_id, retry_after_s)
+    return RefusedError(status, told.error, told.request_id or request_id, retry_after_s)
 
 
 def _as_part(name: str) -> str:
-    return quote(name, safe="").replace(".", "%2E")  # `..` would lead out
+    if not isinstance(name, str):
+        raise ClientError(f"a name of a model or variant is {_kind(name)}; pass a str")
+    try:
+        return quote(name, safe="").replace(".", "%2E")  # `..` would lead out
+    except UnicodeEncodeError as error:
+        raise ClientError(HALF) from error
 
 
 def _written(inputs: Inputs) -> object:
-    if isinstance(inputs, str):
-        return inputs
-    if isinstance(inputs, Pair):
-        return asdict(inputs)
-    return [asdict(one) if isinstance(one, Pair) else one for one in inputs]
+    if isinstance(inputs, str | Pair | Mapping):
+        return _one(inputs)
+    if isinstance(inputs, bytes | bytearray | memoryview) or not isinstance(inputs, Iterable):
+        raise ClientError(f"inputs is {_kind(inputs)}; pass a str, a Pair, or a list of them")
+    return [_one(one) for one in inputs]
+
+
+def _one(value: Input) -> object:
+    if isinstance(value, Pair):
+        return asdict(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _names(variants: Sequence[str] | None) -> list[str] | None:
+    if variants is None:
+        return None
+    if isinstance(variants, str | bytes) or not isinstance(variants, Iterable):
+        raise ClientError('variants is no list of names; pass one such as ["dense", "sparse"]')
+    return list(variants)
+
+
+def _body(fields: Mapping[str, object]) -> bytes:
+    """The fields as JSON."""
+    try:
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise ClientError(HALF) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ClientError(f"a value cannot be sent as JSON ({error}); pass texts, and whole numbers") from error
+
+
+def _kind(value: object) -> str:
+    return f"of the type {type(value).__name__}"
 
 
 def _given(**values: object) -> dict[str, object]:

@@ -1,9 +1,6 @@
-"""How do requests travel to the service and back, blocking or async, and when are they sent again?
+"""How do requests travel to the service and back, blocking or async?
 
-A question has no effect, so sending one twice is harmless: it is sent again when the connection breaks, and on 429,
-502 and 503, after what Retry-After says or else ever longer. A change is sent again only when it cannot have been
-made: no connection was to be had, or the service says with 429 or 503 that it did not begin. No other refusal is
-tried again, and no request whose time is up. Knows nothing about what is asked.
+Knows nothing about what is asked, nor when a request is sent again.
 """
 
 from collections.abc import Sequence
@@ -11,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-from httpx_retries import Retry, RetryTransport
+from httpx_retries import RetryTransport
 
 from sparsebert.answers import (
     CompareAnswer,
@@ -24,40 +21,17 @@ from sparsebert.answers import (
     VariantAnswer,
 )
 from sparsebert.client.asking import FOLDER, Inputs, change_path, compare_body, predict_body, read_answer, refusal
-from sparsebert.client.errors import ClientError, UnexpectedAnswerError, UnreachableError
+from sparsebert.client.checking import checked_headers, checked_retries, checked_timeout_s, checked_url, told
+from sparsebert.client.errors import ClientError, RefusedError, UnexpectedAnswerError, UnreachableError
 from sparsebert.client.proxies import carrier
+from sparsebert.client.retrying import retry_after_s, retrying, retrying_change
 
-RETRIED_STATUSES = (429, 502, 503)
-RETRIED_ERRORS = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
-# Of a change: a proxy's 502 does not say whether it was made.
-UNTOUCHED_STATUSES = (429, 503)
-UNTOUCHED_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout)
-BACKOFF_S = 0.1
-LONGEST_WAIT_S = 10.0
 REQUEST_ID_HEADER = "x-request-id"
+CLOSED = "the client is closed; make a new one, or ask before the end of its `with` block"
+UNSENDABLE = "the request cannot be written as HTTP; look at base_url, api_key and the proxy that the environment names"
+JSON = {"Content-Type": "application/json"}
 
 AnswerType = TypeVar("AnswerType", PredictAnswer, CompareAnswer, ModelsAnswer, FolderAnswer, LoadAnswer, UnloadAnswer)
-
-
-def retrying(retries: int) -> Retry:
-    """When a question is sent again; at most `retries` times."""
-    return _retry(retries, RETRIED_STATUSES, RETRIED_ERRORS)
-
-
-def retrying_change(retries: int) -> Retry:
-    """When a change is sent again; at most `retries` times."""
-    return _retry(retries, UNTOUCHED_STATUSES, UNTOUCHED_ERRORS)
-
-
-def _retry(retries: int, statuses: Sequence[int], errors: Sequence[type[httpx.HTTPError]]) -> Retry:
-    return Retry(
-        total=retries,
-        allowed_methods=("GET", "POST"),
-        status_forcelist=statuses,
-        retry_on_exceptions=errors,
-        backoff_factor=BACKOFF_S,
-        max_backoff_wait=LONGEST_WAIT_S,
-    )
 
 
 class Client:
@@ -78,9 +52,10 @@ class Client:
         retries: int = 3,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._change = {"retry": retrying_change(retries)}
-        retried = RetryTransport(transport or carrier(httpx.HTTPTransport, base_url), retrying(retries))
-        self._http = httpx.Client(base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried)
+        url, headers, timeout_s = checked_url(base_url), checked_headers(api_key), checked_timeout_s(timeout_s)
+        self._change = {"retry": retrying_change(checked_retries(retries))}
+        retried = RetryTransport(transport or carrier(httpx.HTTPTransport, url), retrying(retries))
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=retried)
 
     def predict(
         self,
@@ -93,7 +68,7 @@ class Client:
     ) -> PredictAnswer:
         """Label texts with one variant, the default when none is named."""
         body = predict_body(inputs, model=model, variant=variant, top_k=top_k, truncate=truncate)
-        return self._ask(PredictAnswer, "POST", "/v1/predict", json=body)
+        return self._ask(PredictAnswer, "POST", "/v1/predict", content=body, headers=JSON)
 
     def compare(
         self,
@@ -110,7 +85,7 @@ class Client:
         body = compare_body(
             inputs, model=model, variants=variants, baseline=baseline, repeats=repeats, top_k=top_k, truncate=truncate
         )
-        return self._ask(CompareAnswer, "POST", "/v1/compare", json=body)
+        return self._ask(CompareAnswer, "POST", "/v1/compare", content=body, headers=JSON)
 
     def models(self) -> list[VariantAnswer]:
         """Every variant of the service, also those that did not load."""
@@ -151,9 +126,13 @@ class Client:
         return _read(schema, self._send(method, path, **more))
 
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        if self._http.is_closed:
+            raise ClientError(CLOSED)
         try:
             return self._http.request(method, path, **more)
-        except (httpx.RequestError, UnicodeEncodeError) as error:
+        except httpx.LocalProtocolError:  # it quotes the header it does not like, which may be the key
+            raise ClientError(UNSENDABLE) from None
+        except httpx.RequestError as error:
             raise _failure(self._http.base_url, error) from error
 
 
@@ -169,11 +148,10 @@ class AsyncClient:
         retries: int = 3,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._change = {"retry": retrying_change(retries)}
-        retried = RetryTransport(transport or carrier(httpx.AsyncHTTPTransport, base_url), retrying(retries))
-        self._http = httpx.AsyncClient(
-            base_url=base_url, headers=_headers(api_key), timeout=timeout_s, transport=retried
-        )
+        url, headers, timeout_s = checked_url(base_url), checked_headers(api_key), checked_timeout_s(timeout_s)
+        self._change = {"retry": retrying_change(checked_retries(retries))}
+        retried = RetryTransport(transport or carrier(httpx.AsyncHTTPTransport, url), retrying(retries))
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, transport=retried)
 
     async def predict(
         self,
@@ -186,7 +164,7 @@ class AsyncClient:
     ) -> PredictAnswer:
         """Label texts with one variant, the default when none is named."""
         body = predict_body(inputs, model=model, variant=variant, top_k=top_k, truncate=truncate)
-        return await self._ask(PredictAnswer, "POST", "/v1/predict", json=body)
+        return await self._ask(PredictAnswer, "POST", "/v1/predict", content=body, headers=JSON)
 
     async def compare(
         self,
@@ -203,7 +181,7 @@ class AsyncClient:
         body = compare_body(
             inputs, model=model, variants=variants, baseline=baseline, repeats=repeats, top_k=top_k, truncate=truncate
         )
-        return await self._ask(CompareAnswer, "POST", "/v1/compare", json=body)
+        return await self._ask(CompareAnswer, "POST", "/v1/compare", content=body, headers=JSON)
 
     async def models(self) -> list[VariantAnswer]:
         """Every variant of the service, also those that did not load."""
@@ -244,33 +222,37 @@ class AsyncClient:
         return _read(schema, await self._send(method, path, **more))
 
     async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        if self._http.is_closed:
+            raise ClientError(CLOSED)
         try:
             return await self._http.request(method, path, **more)
-        except (httpx.RequestError, UnicodeEncodeError) as error:
+        except httpx.LocalProtocolError:  # it quotes the header it does not like, which may be the key
+            raise ClientError(UNSENDABLE) from None
+        except httpx.RequestError as error:
             raise _failure(self._http.base_url, error) from error
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-
-
 def _read(schema: type[AnswerType], response: httpx.Response) -> AnswerType:
-    return read_answer(schema, response.status_code, response.content, response.headers.get(REQUEST_ID_HEADER))
+    if response.status_code != 200:
+        raise _refused(response)
+    return read_answer(schema, response.content)
 
 
 def _is_ready(response: httpx.Response) -> bool:
     if response.status_code not in (200, 503):
-        raise refusal(response.status_code, response.content, response.headers.get(REQUEST_ID_HEADER))
+        raise _refused(response)
     return response.status_code == 200
 
 
-def _failure(base_url: httpx.URL, error: httpx.RequestError | UnicodeEncodeError) -> ClientError:
-    if isinstance(error, UnicodeEncodeError):
-        return ClientError(
-            "a text has half of a character (a lone surrogate) in it, which cannot be sent; leave it out"
-        )
+def _refused(response: httpx.Response) -> RefusedError:
+    request_id = response.headers.get(REQUEST_ID_HEADER)
+    return refusal(response.status_code, response.content, request_id, retry_after_s(response))
+
+
+def _failure(base_url: httpx.URL, error: httpx.RequestError) -> ClientError:
+    address = told(base_url)
     if isinstance(error, httpx.DecodingError):
-        return UnexpectedAnswerError(f"{base_url} sent a body that cannot be decoded ({error}); check what is between")
+        return UnexpectedAnswerError(f"{address} sent a body that cannot be decoded ({error}); check what is between")
     if isinstance(error, httpx.TimeoutException):
-        return UnreachableError(f"{base_url} did not answer in time; raise timeout_s, or send fewer texts at a time")
-    return UnreachableError(f"{base_url} cannot be reached ({error or type(error).__name__}); check the address")
+        return UnreachableError(f"{address} did not answer in time; raise timeout_s, or send fewer texts at a time")
+    return UnreachableError(f"{address} cannot be reached ({error or type(error).__name__}); check the address")

@@ -17,13 +17,18 @@ class ClientError(SparseBertError):
 
 
 class RefusedError(ClientError):
-    """The service refused; `sentence` says why, its log tells more under `request_id`."""
+    """The service refused; `sentence` says why, its log tells more under `request_id`.
 
-    def __init__(self, status: int, sentence: str, request_id: str | None) -> None:
-        super().__init__(f"{sentence} (status {status}, request {request_id or 'without an id'})")
+    `retry_after_s` is in how many seconds it wants to be asked again, where it says so.
+    """
+
+    def __init__(self, status: int, sentence: str, request_id: str | None, retry_after_s: float | None = None) -> None:
+        again = "" if retry_after_s is None else f", ask again in {retry_after_s:g} s"
+        super().__init__(f"{sentence} (status {status}, request {request_id or 'without an id'}{again})")
         self.status = status
         self.sentence = sentence
         self.request_id = request_id
+        self.retry_after_s = retry_after_s
 
 
 class UnreachableError(ClientError):

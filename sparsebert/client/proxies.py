@@ -14,9 +14,9 @@ from sparsebert.client.errors import ClientError
 Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
 
 
-def carrier(kind: type[Transport], base_url: str) -> Transport:
+def carrier(kind: type[Transport], url: httpx.URL) -> Transport:
     """What carries requests to an address. Raises ClientError for a proxy that cannot be used."""
-    proxy = proxy_of(httpx.URL(base_url))
+    proxy = proxy_of(url)
     try:
         return kind(proxy=proxy)
     except (ImportError, ValueError, httpx.InvalidURL) as error:

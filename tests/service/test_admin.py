@@ -165,7 +165,12 @@ def test_what_is_unloaded_answers_no_more_and_comes_back(admin_client: TestClien
     assert admin_client.get("/readyz").status_code == 200
     assert admin_client.get("/v2/health/ready").status_code == 200
     assert admin_client.get("/v2/models/reviews/versions/sparse/ready").status_code == 404
-    assert admin_client.post("/v1/compare", json={"inputs": "good"}).status_code == 400
+    compared = admin_client.post("/v1/compare", json={"inputs": "good"})
+    assert compared.status_code == 404
+    assert compared.json()["error"] == (
+        "comparing needs two variants of reviews that are ready, here is dense; "
+        "load another one, or send the texts to /v1/predict"
+    )
     index = admin_client.post("/v2/repository/index").json()
     assert index[1] == {"name": "reviews", "version": "sparse", "state": "UNAVAILABLE", "reason": "unloaded"}
     assert len(admin_client.get("/v2/models/stats").json()["model_stats"]) == 1

@@ -164,13 +164,13 @@ def test_the_table_of_statuses_is_total() -> None:
     assert all(name in (errors.__doc__ or "") for name in vars(errors) if name.endswith("Error"))
 
 
-@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "3600001", "1e3", "٣", "9" * 5000])
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "", "1e3", "٣", "00"])
 @pytest.mark.parametrize("path", ["/v1/predict", "/v1/compare"])
 def test_a_bad_timeout_is_one_sentence(client: TestClient, path: str, value: str) -> None:
     response = client.post(path, json={"inputs": "good"}, headers=[(b"X-Request-Timeout-Ms", value.encode())])
     assert response.status_code == 400
     assert response.json()["error"] == (
         f"the header X-Request-Timeout-Ms is {value.encode().decode('latin-1')!r}; "
-        "send a whole number of milliseconds from 1 to 3600000"
+        "send a whole number of milliseconds from 1 on"
     )
     assert_still_answers(client)

@@ -79,7 +79,7 @@ def test_a_file_without_an_end_of_line_is_continued(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--name", "ci"], "line 2 of the keys file {path} has the name or the hash of another key; remove it"),
+        (["--name", "ci"], "there is a key named ci in {path} already; choose another --name"),
         (["--name", "a b"], "name: string should match pattern '^[A-Za-z0-9._-]{{1,64}}$'"),
         (
             ["--name", "x", "--rate-limit", "9"],
@@ -96,6 +96,17 @@ def test_the_command_refuses_in_one_line(
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"sparsebert key: {sentence.format(path=path, form=FORM)}\n")
     assert path.read_text() == write_line(KEY) + "\n"
+
+
+def test_a_keys_file_that_cannot_be_opened_is_told_with_the_cure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, reason in ((tmp_path / "none" / "keys", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert run(["key", "--api-keys", str(path), "--name", "ci"]) == 1
+        assert capsys.readouterr().err == (
+            f"sparsebert key: the keys file {path} cannot be opened ({reason}); name a file of a folder that is there, "
+            "and that you may write to\n"
+        )
 
 
 @pytest.mark.parametrize(

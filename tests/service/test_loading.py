@@ -8,12 +8,13 @@ import pytest
 
 from gated_loading import DENSE, FIRST, SECOND, SPARSE, Gate, WriteBundle, predict, renew, running, soon
 from service.deadlines import of_service
-from service.errors import DrainingError, LoadError, RequestTimeoutError, UnknownVariantError
+from service.errors import DrainingError, LoadError, NotReadyError, RequestTimeoutError, UnknownVariantError
 from service.exchange import Asked
 from service.loading import Loader
 from service.onnx_engine import OnnxEngine
 from service.records import RequestRecord
 from service.routes import compare
+from service.schemas import CompareRequest
 
 
 async def test_a_request_ends_on_the_bundle_that_it_began_with(models_folder: Path, write_bundle: WriteBundle) -> None:
@@ -91,6 +92,28 @@ async def test_requests_are_answered_while_a_bundle_is_opened(models_folder: Pat
         assert loader.loading == set()
 
 
+async def test_a_comparison_waits_for_what_is_being_loaded_and_for_nothing_else(models_folder: Path) -> None:
+    gate = Gate()
+    chosen = CompareRequest.model_validate({"inputs": "good"})
+    async with running(models_folder, gate) as (serving, loader):
+        await loader.unload(SPARSE, soon())
+        gate.opening.clear()
+        again = asyncio.ensure_future(loader.load(DENSE, soon()))
+        await gate.until_entered()
+        with pytest.raises(UnknownVariantError, match="here is dense; load another one"):
+            compare.choose_variants(serving, chosen)
+        loading = asyncio.ensure_future(loader.load(SPARSE, soon()))
+        gate.opening.set()
+        await again
+        gate.opening.clear()
+        await gate.until_entered()
+        with pytest.raises(NotReadyError, match="are ready, here is dense; reviews/sparse is being loaded"):
+            compare.choose_variants(serving, chosen)
+        gate.opening.set()
+        await loading
+        assert sorted(compare.choose_variants(serving, chosen)) == ["dense", "sparse"]
+
+
 async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Path) -> None:
     gate = Gate()
     async with running(models_folder, gate) as (serving, loader):
@@ -99,13 +122,50 @@ async def test_changes_of_one_variant_come_one_after_the_other(models_folder: Pa
         await gate.until_entered()
         unload = asyncio.ensure_future(loader.unload(SPARSE, soon()))
         last = asyncio.ensure_future(loader.load(SPARSE, soon()))
-        assert (await loader.unload(DENSE, soon())).former_version == FIRST
+        assert (await loader.unload(DENSE, 0.0)).former_version == FIRST
+        assert sorted(serving.variants) == [SPARSE]
         assert not unload.done()
         gate.opening.set()
         assert (await first).former_version == FIRST
         assert (await unload).former_version == FIRST
         assert (await last).former_version is None
         assert sorted(serving.variants) == [SPARSE]
+
+
+async def test_memory_is_not_given_back_while_a_bundle_is_opened(models_folder: Path) -> None:
+    gate = Gate()
+    async with running(models_folder, gate) as (serving, loader):
+        gate.opening.clear()
+        loading = asyncio.ensure_future(loader.load(DENSE, soon()))
+        await gate.until_entered()
+        assert not (await loader.unload(SPARSE, 0.0)).gone
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(serving.former_of(SPARSE)) == 1
+        gate.opening.set()
+        await loading
+        assert (await loader.unload(SPARSE, soon())).gone
+        assert serving.former_of(SPARSE) == []
+
+
+async def test_a_load_waits_for_what_nobody_uses_and_not_for_what_still_answers(models_folder: Path) -> None:
+    gate = Gate()
+    async with running(models_folder, gate) as (serving, loader):
+        gate.computing.clear()
+        request = predict(serving)
+        await gate.until_entered()
+        await loader.unload(SPARSE, 0.0)
+        gate.opening.clear()
+        first, second = (asyncio.ensure_future(loader.load(DENSE, soon())) for _ in range(2))
+        await gate.until_entered()
+        gate.opening.set()
+        await first
+        await gate.until_entered()
+        assert len(serving.former_of(SPARSE)) == 1
+        assert serving.former_of(DENSE) == []
+        await second
+        gate.computing.set()
+        assert (await request)[0] == FIRST
 
 
 async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundle: WriteBundle) -> None:
@@ -119,9 +179,10 @@ async def test_nobody_waits_for_a_load_for_ever(models_folder: Path, write_bundl
             await loader.load(SPARSE, 0.0)
         with pytest.raises(RequestTimeoutError, match="variant reviews/sparse is being loaded; unload it when"):
             await loader.unload(SPARSE, asyncio.get_running_loop().time() + 0.01)
-        assert (await loader.unload(DENSE, soon())).gone
+        assert not (await loader.unload(DENSE, 0.0)).gone
         assert (await predict(serving))[0] == FIRST
         gate.opening.set()
+        assert (await loader.unload(DENSE, soon())).gone
         assert (await loader.load(SPARSE, soon())).former_version == SECOND
         assert (await predict(serving))[0] == SECOND
 

@@ -159,6 +159,7 @@ OTHERS = {
     "no such method": ("GET", PREDICT, b"", http("unmatched", 405, "GET")),
     "an odd method": ("BREW", PREDICT, b"", http("unmatched", 405, "OTHER")),
     "alive": ("GET", "/healthz", b"", http("/healthz", 200, "GET")),
+    "alive, the head": ("HEAD", "/healthz", b"", http("/healthz", 200, "HEAD")),
     "ready": ("GET", "/readyz", b"", http("/readyz", 503, "GET")),
     "metrics": ("GET", "/metrics", b"", http("/metrics", 200, "GET")),
     "docs": ("GET", "/docs", b"", http("/docs", 200, "GET")),

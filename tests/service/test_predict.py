@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -96,6 +97,15 @@ def test_pairs(pair_client: TestClient, expected_logits: Logits) -> None:
     assert "questions reads pairs" in response.json()["error"]
 
 
+def test_probes_and_the_page_answer_head(service_url: str) -> None:
+    with httpx.Client(base_url=service_url, trust_env=False) as asking:
+        for path in ("/healthz", "/readyz", "/"):
+            whole, head = asking.get(path), asking.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-length"] == str(len(whole.content))
+            assert asking.put(path).status_code == 405
+
+
 def test_compare(client: TestClient, expected_logits: Logits) -> None:
     texts = ["good", "bad", "the awful film", "fine"]
     response = client.post("/v1/compare", json={"inputs": texts, "repeats": 3})
@@ -118,8 +128,8 @@ def test_compare(client: TestClient, expected_logits: Logits) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "sentence"),
     [
-        ({"variants": ["dense"]}, 400, "comparing needs two different variants that are ready, here is dense"),
-        ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants that are ready, here is dense"),
+        ({"variants": ["dense"]}, 400, "comparing needs two different variants, variants names only dense"),
+        ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "nope"]}, 404, "model 'reviews' has no variant 'nope'; it has dense, sparse"),
         ({"baseline": "nope"}, 400, "the baseline 'nope' is not compared; choose among dense, sparse"),
         ({"repeats": 21}, 400, "the field 'repeats' is wrong: input should be less than or equal to 20"),

@@ -1,5 +1,6 @@
 """The real process: it starts, answers, drains on SIGTERM and says in one line why it cannot start."""
 
+import errno
 import gzip
 import http.client
 import json
@@ -18,7 +19,9 @@ from typing import ClassVar
 import pytest
 
 from benchmarks.service_process import Served, started
+from service.cli import bind, unusable
 from service.workers import MAX_DEATHS
+from sparsebert.errors import ConfigError
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 COMMAND = [sys.executable, "-m", "sparsebert", "serve"]
@@ -243,6 +246,16 @@ def test_a_taken_port_is_one_line(models_folder: Path) -> None:
             f"sparsebert serve: cannot listen on 127.0.0.1:{port} (Address already in use); "
             "stop what listens there or choose another --port"
         )
+
+
+def test_an_address_that_is_not_here_and_a_port_that_is_not_allowed_have_cures_of_their_own() -> None:
+    with pytest.raises(ConfigError, match="this machine has no such address; choose another --host"):
+        bind("192.0.2.1", 0)
+    refused = unusable("127.0.0.1", 80, PermissionError(errno.EACCES, "Permission denied"))
+    assert str(refused) == (
+        "cannot listen on 127.0.0.1:80 (Permission denied); "
+        "this user may not; choose a --port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
+    )
 
 
 def test_no_models_is_one_line(tmp_path: Path) -> None:

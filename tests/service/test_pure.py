@@ -145,10 +145,12 @@ def test_too_many_characters(value: object) -> None:
 
 
 def test_pairs_and_single_texts_do_not_mix() -> None:
-    with pytest.raises(MalformedError, match=r"inputs\[0\] is a single text, but reviews reads pairs"):
+    with pytest.raises(MalformedError, match="the input is a single text, but reviews reads pairs"):
         check_pairs([TextInput(text="a")], pair=True, model="reviews")
-    with pytest.raises(MalformedError, match=r"inputs\[0\] is a pair, but reviews reads single texts"):
+    with pytest.raises(MalformedError, match="the input is a pair, but reviews reads single texts"):
         check_pairs([TextInput(text="a", text_pair="b")], pair=False, model="reviews")
+    with pytest.raises(MalformedError, match=r"inputs\[1\] is a pair, but reviews reads single texts"):
+        check_pairs([TextInput(text="a"), TextInput(text="a", text_pair="b")], pair=False, model="reviews")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from service.settings import Settings
 from service.variants import load_catalog
 from service.workers import MAX_DEATHS
 
+WriteBundle = Callable[..., Path]
+
 
 class Gate:
     """Holds the engine inside its first batch until it is opened."""
@@ -113,7 +115,8 @@ def test_a_request_says_how_long_its_answer_is_of_use(models_folder: Path) -> No
             "send fewer texts at a time, or allow more time"
         )
         assert 'outcome="impatient",variant="dense",version="0123456789ab"} 1.0' in client.get("/metrics").text
-        assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": "3600000"}).status_code == 200
+        for more in ("3600000", "3600001", "0050000", "9" * 5000):
+            assert client.post("/v1/predict", json=body, headers={"x-request-timeout-ms": more}).status_code == 200
 
 
 class Killed(BaseException):
@@ -134,6 +137,39 @@ def test_dead_workers_are_told_everywhere(models_folder: Path) -> None:
             assert "the workers of reviews/dense are dead" in health.json()["error"]
         assert [one["state"] for one in client.get("/v1/models").json()["variants"]] == ["dead", "dead"]
         assert 'sparsebert_model_ready{model="reviews",variant="dense"} 0.0' in client.get("/metrics").text
+
+
+def test_a_comparison_with_what_did_not_load_may_succeed_later(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    write_bundle(tmp_path, variant="dense")
+    write_bundle(tmp_path, variant="odd", golden_off_by=1.0)
+    with TestClient(create_app(Settings(models=tmp_path, threads=1))) as client:
+        answer = client.post("/v1/compare", json={"inputs": "good"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"].startswith(
+            "comparing needs two variants of reviews that are ready, here is dense; reviews/odd did not load: "
+        )
+
+
+def test_a_service_that_stops_is_not_called_dead(models_folder: Path) -> None:
+    gate, answers = Gate(), []
+    with TestClient(app_with(models_folder, gate, drain_timeout_s=0.0)) as client:
+        serving = client.app.state.serving
+        body = {"inputs": "good", "variant": "dense"}
+        waiting = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", json=body)))
+        waiting.start()
+        assert gate.entered.wait(timeout=30)
+        serving.drain.begin(0.0)
+        assert serving.drain.is_late(0.0)
+        client.portal.call(serving.close)
+        waiting.join(timeout=30)
+        assert (answers[0].status_code, answers[0].headers["retry-after"]) == (503, "1")
+        assert client.get("/healthz").status_code == client.get("/v2/health/live").status_code == 200
+        assert client.get("/readyz").json()["error"] == "the service is stopping"
+        for variant in client.get("/v1/models").json()["variants"]:
+            assert (variant["state"], variant["error"].split(";")[0]) == ("stopping", "the service is stopping")
+        for entry in client.post("/v2/repository/index").json():
+            assert (entry["state"], entry["reason"].split(";")[0]) == ("UNAVAILABLE", "the service is stopping")
+        gate.opened.set()
 
 
 def test_a_worker_that_dies_once_is_replaced(models_folder: Path) -> None:

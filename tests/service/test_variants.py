@@ -217,11 +217,13 @@ def test_clients_do_not_learn_where_the_bundles_lie(models_folder: Path) -> None
     assert failed.error.startswith("reviews/sparse is not a complete bundle: tokenizer.json is missing")
 
 
-def test_a_loaded_bundle_tells_its_cost(models_folder: Path) -> None:
-    dense, _ = load(models_folder).loaded
-    assert dense.load_s > 0
-    assert dense.memory_bytes >= 0
-    assert dense.file_bytes == (models_folder / "reviews" / "dense" / "model.onnx").stat().st_size
+def test_a_loaded_bundle_tells_its_cost(tmp_path: Path, write_bundle: WriteBundle) -> None:
+    folder = write_bundle(tmp_path, spare_rows=4_000_000)
+    [bundle] = load(tmp_path).loaded
+    assert bundle.load_s > 0
+    assert bundle.file_bytes == (folder / "model.onnx").stat().st_size
+    assert bundle.file_bytes > 32_000_000
+    assert 0.9 * bundle.file_bytes < bundle.memory_bytes < 2 * bundle.file_bytes
 
 
 def test_a_bundle_for_another_processor_is_refused(write_bundle, tmp_path):

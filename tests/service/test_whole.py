@@ -64,7 +64,7 @@ def test_answers_are_those_of_the_framework(both: tuple[httpx.Client, httpx.Clie
     assert one.status_code == (404 if "no version" in case else 200)
 
 
-@pytest.mark.parametrize("value", ["0", "x", "3600001"])
+@pytest.mark.parametrize("value", ["0", "x", "1.5"])
 def test_a_bad_wish_is_refused(both: tuple[httpx.Client, httpx.Client], value: str) -> None:
     one, other = (
         client.post(

@@ -1,6 +1,5 @@
 """The client: what it sends, what it makes of answers, and when it asks again; on httpx's own double of a server."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -11,55 +10,9 @@ import httpx
 import pytest
 from httpx_retries import retry as retry_module
 
-from sparsebert.client import (
-    AsyncClient,
-    Client,
-    ClientError,
-    Pair,
-    RefusedError,
-    UnexpectedAnswerError,
-    UnreachableError,
-)
+from client_double import BOTH, LOADED, UNLOADED, URL, Answers, call, ok, predict, refused
+from sparsebert.client import Client, ClientError, Pair, RefusedError, UnexpectedAnswerError, UnreachableError
 from sparsebert.errors import SparseBertError
-
-PREDICTED = {
-    "model": "demo", "variant": "dense", "version": "0123456789ab", "future": 1,
-    "predictions": [
-        {"label": "good", "score": 0.9, "scores": {"good": 0.9, "bad": 0.1}, "tokens": 3, "truncated": False}
-    ],
-    "timings_ms": {"tokenize": 0.1, "queue": 0.2, "infer": 1.5, "total": 2.0},
-}  # fmt: skip
-LOADED = {
-    "model": "demo", "variant": "sparse", "version": "0123456789ab", "former_version": None, "load_s": 0.2,
-    "memory_bytes": 1000,
-}  # fmt: skip
-UNLOADED = {"model": "demo", "variant": "sparse", "former_version": "0123456789ab", "gone": True}
-URL = "http://service"
-
-
-class Answers:
-    """A server that gives the answers of a list, one after the other, and keeps what it was asked."""
-
-    def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
-        self.requests: list = []
-        self.transport = httpx.MockTransport(self._answer)
-
-    def _answer(self, request):
-        self.requests.append(request)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def ok(body: object = PREDICTED):
-    return httpx.Response(200, json=body)
-
-
-def refused(status: int, **headers: str):
-    body = {"error": "a sentence with the cure", "request_id": "abc"}
-    return httpx.Response(status, json=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 @pytest.fixture
@@ -73,27 +26,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     monkeypatch.setattr(retry_module, "time", types.SimpleNamespace(sleep=waited.append))
     monkeypatch.setattr(retry_module, "asyncio", types.SimpleNamespace(sleep=asleep))
     return waited
-
-
-def call(server: Answers, form: type, method: str, *inputs: object, **options: object):
-    """One call to a method of either form of the client."""
-    own = {name: options.pop(name) for name in ("api_key", "retries") if name in options}
-    if form is Client:
-        with Client(URL, transport=server.transport, **own) as client:
-            return getattr(client, method)(*inputs, **options)
-
-    async def scenario():
-        async with AsyncClient(URL, transport=server.transport, **own) as client:
-            return await getattr(client, method)(*inputs, **options)
-
-    return asyncio.run(scenario())
-
-
-def predict(server: Answers, form: type, *inputs: object, **options: object):
-    return call(server, form, "predict", *inputs, **options)
-
-
-BOTH = pytest.mark.parametrize("form", [Client, AsyncClient])
 
 
 @BOTH
@@ -114,6 +46,9 @@ def test_what_is_sent_and_what_comes_back(form: type) -> None:
         (("a",), ["a"]),
         (Pair("a", "b"), {"text": "a", "text_pair": "b"}),
         ([Pair("a", "b"), "c"], [{"text": "a", "text_pair": "b"}, "c"]),
+        ({"text": "a"}, {"text": "a"}),
+        ([{"text": "a"}, "c"], [{"text": "a"}, "c"]),
+        ((text for text in ("a", "b")), ["a", "b"]),
     ],
 )
 def test_forms_of_inputs(inputs: object, sent: object) -> None:
@@ -145,6 +80,23 @@ def test_retry_after_is_kept(form: type, status: int, waits: list[float]) -> Non
     assert predict(server, form, "a").variant == "dense"
     assert waits == [3.0, 1.0]
     assert len({request.content for request in server.requests}) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("method", ["models", "unload"])
+def test_who_must_wait_for_long_hears_of_it_at_once(form: type, method: str, waits: list[float]) -> None:
+    server = Answers(refused(429, retry_after="2"), refused(429, retry_after="45"))
+    with pytest.raises(RefusedError) as caught:
+        call(server, form, method, *(() if method == "models" else ("demo", "sparse")))
+    assert str(caught.value) == "a sentence with the cure (status 429, request abc, ask again in 45 s)"
+    assert (caught.value.retry_after_s, len(server.requests), waits) == (45.0, 2, [2.0])
+
+
+@BOTH
+def test_a_retry_after_that_says_nothing_is_passed_over(form: type, waits: list[float]) -> None:
+    server = Answers(refused(503, retry_after="soon"), ok())
+    assert predict(server, form, "a").variant == "dense"
+    assert len(waits) == 1
 
 
 @BOTH

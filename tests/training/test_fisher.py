@@ -18,7 +18,7 @@ def test_it_is_the_sum_of_the_squared_gradients_of_single_examples(bert_dir):
     for index in range(len(EXAMPLES)):
         gates = Gates(MaskSet.dense(3, 4, 24))
         batch = collate(EXAMPLES, [index], pad_id=0)
-        model(*batch[:4], gates=gates(num_texts=1)).loss.backward()
+        model(*batch[:3], labels=batch.labels_B, gates=gates(num_texts=1)).loss.backward()
         gradient = gates.backward().mean
         heads += gradient.heads_LH**2
         neurons += gradient.neurons_LF**2

@@ -109,6 +109,35 @@ def test_a_head_without_end_is_refused(begin: bytes) -> None:
     assert b"The head of the request has more than 65536 bytes." in wire.written
 
 
+LINE = b"X-Odd: " + b"a" * 91 + b"\r\n"  # of 100 bytes
+
+
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
+@pytest.mark.parametrize("num_bytes", [66_000, 80_000, 131_000])
+def test_a_large_head_that_comes_at_once_is_not_answered(before: bytes, num_bytes: int) -> None:
+    protocol, wire, _ = connected()
+    protocol.data_received(before + HEAD + LINE * (num_bytes // 100) + b"Content-Length: 2\r\n\r\n{}")
+    assert wire.is_closing()
+    if before:
+        assert (wire.aborted, wire.written) == (True, b"")
+    else:
+        assert wire.written.endswith(b"\r\n\r\nThe head of the request has more than 65536 bytes.")
+        assert protocol.cycle is None
+
+
+def test_a_long_url_is_a_large_head() -> None:
+    protocol, wire, _ = connected()
+    protocol.data_received(b"GET /?" + b"a" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wire.written.endswith(b"The head of the request has more than 65536 bytes.")
+
+
+def test_large_reads_of_small_heads_are_answered() -> None:
+    protocol, wire, _ = connected()
+    protocol.data_received((HEAD + LINE * 600 + b"Content-Length: 2\r\n\r\n{}") * 4)
+    assert not wire.is_closing()
+    assert len(protocol.pipeline) == 3
+
+
 @pytest.mark.parametrize("more", [b"X: y\r\n" * 160, b"X: " + b"y" * 1000, b"5;" + b"e" * 1000])
 def test_trailers_and_extensions_of_chunks_without_end_are_cut_off(more: bytes) -> None:
     protocol, wire, _ = connected()

@@ -113,9 +113,11 @@ EXCHANGES: dict[str, tuple[bytes, list[int]]] = {
     "an upgrade to a web socket": (
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n", [200],
     ),
-    # httptools reads no body after an upgrade that it was asked for (uvicorn's issue 2722): Java clients must not ask.
     "an upgrade to HTTP/2 with a body": (
-        LAST.replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c"), [400],
+        LAST.replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c"), [200],
+    ),
+    "an upgrade, garbage, and two lengths": (
+        POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}", [400],
     ),
     "a connection to elsewhere": (b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", [400]),
     "a whole address": (LAST.replace(b"/v1/predict", b"http://example.com/v1/predict"), [200]),
@@ -123,7 +125,8 @@ EXCHANGES: dict[str, tuple[bytes, list[int]]] = {
     "an endless path": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [400]),
     "a path upwards": (b"GET /docs/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [404]),
     "a path upwards, escaped": (b"GET /docs/%2e%2e%2fpage.py HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", [404]),
-    "10,000 headers": (POST + b"X-A: b\r\n" * 10_000 + b"Connection: close\r\n" + LENGTH + b"\r\n" + BODY, [200]),
+    "8,000 headers": (POST + b"X-A: b\r\n" * 8_000 + b"Connection: close\r\n" + LENGTH + b"\r\n" + BODY, [200]),
+    "10,000 headers": (POST + b"X-A: b\r\n" * 10_000 + b"Connection: close\r\n" + LENGTH + b"\r\n" + BODY, [400]),
 }  # fmt: skip
 
 
