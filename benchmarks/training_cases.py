@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from sparsebert.masks import MaskSet
-from training.batching import EncodedExample, collate, plan_epoch
+from training.batching import Batch, EncodedExample, collate, plan_epoch
 from training.costs import ParameterCost
 from training.criteria import ImportanceName
 from training.distillation import (
