@@ -51,6 +51,21 @@ def write_whole(target: Path, text: str) -> None:
     os.replace(part, target)
 
 
+def check_writable(target: Path) -> None:
+    """Raise ConfigError where nothing called `target` could be written; told before the work, not after.
+
+    What is tried is a temporary file, in the folder of `target` or the one in which that would be made.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{target} cannot be written ({error.strerror}: {folder}); choose another --output"
+        ) from error
+
+
 def check_replaceable(target: Path, *, marker: str, kind: str) -> None:
     """Raise ConfigError when `target` is there and neither empty nor a `kind`, known by its file `marker`."""
     if target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file()):

@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from sparsebert.errors import ConfigError
-from sparsebert.files import LEFTOVER_AGE_S, new_folder
+from sparsebert.files import LEFTOVER_AGE_S, check_writable, new_folder
 
 
 def writing(target):
@@ -93,3 +94,13 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         writing(tmp_path / "file" / "x"),
     ):
         raise AssertionError("never reached")
+
+
+def test_a_place_is_tried_without_a_trace(tmp_path):
+    check_writable(tmp_path / "new" / "sparse")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "sparse", Path("/proc/sparse")):
+        with pytest.raises(ConfigError, match="sparse cannot be written .*; choose another --output"):
+            check_writable(place)
+    assert (tmp_path / "file").read_text() == "mine"
