@@ -104,7 +104,7 @@ def whole_run(bert_dir, reviews_dir, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("saves", [1, 57, 121, 138, 156, 158])  # dense, sparse from the 121st, recovery from the 157th
+@pytest.mark.parametrize("saves", [1, 12, 62, 131, 149, 169, 171])  # dense, sparse, recovery
 def test_a_killed_run_ends_with_the_same_numbers(config, whole_run, tmp_path, monkeypatch, saves):
     torch.seed()
     with monkeypatch.context() as patch:
@@ -227,12 +227,15 @@ def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
         (["--epochs", "-1"], "--epochs is -1"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--learning-rate", "7"], "--learning-rate is 7"),
+        (["--prune-learning-rate", "-1"], "--prune-learning-rate is -1; it must be above 0 and below 1"),
+        (["--prune-epochs", "-2"], "--prune-epochs is -2; it must be at least 0"),
+        (["--recovery-epochs", "-2"], "--recovery-epochs is -2; it must be at least 0"),
         (["--prune-epochs", "0"], "--prune-epochs is 0, but there is something to prune"),
         (["--seed", "-4"], "--seed is -4"),
         (["--max-length", "4", "--sparsity", "0.5"], "--max-length is 4; this model takes 8 to 32 tokens"),
         (
             ["--sparsity", "0.99", "--min-heads", "1"],
-            "99.0% of the encoder cannot be removed: every layer keeps at least 1",
+            "removing 99.0% of the encoder's parameters is not possible: every layer keeps at least 1 heads and",
         ),
         (["--sparsity", "0.8,0.5"], "the targets 0.8, 0.5 must rise"),
         (["--sparsity", "0.50001,0.50002"], "two targets are so near to each other that they would have one folder"),
@@ -303,7 +306,7 @@ def test_changed_weights_are_another_run(dense_config, bert_dir, tmp_path):
         run_training(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (122, "teacher-*.safetensors")])
+@pytest.mark.parametrize(("saves", "name"), [(1, "dense.pt"), (132, "teacher-*.safetensors")])
 def test_damaged_work_is_told(config, tmp_path, monkeypatch, saves, name):
     with monkeypatch.context() as patch:
         kill_at(patch, saves)

@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_with_its_curves(config, tmp_path, monkeypatch):
     def save_and_die(self, state):
         save(self, state)
         saves.append(state["step"])
-        if len(saves) == 30:  # the sixth step that prunes
+        if len(saves) == 32:  # the sixth step that prunes
             raise Killed
 
     with monkeypatch.context() as patch:
