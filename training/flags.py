@@ -15,7 +15,7 @@ from training.budget import BudgetConfig, LatencyChoice, share_of_speedup
 from training.config import ArithmeticName, SearchConfig, TrainConfig
 from training.criteria import IMPORTANCE_NAMES
 from training.data import DataConfig
-from training.loop import check_epochs, check_learning_rate
+from training.ranges import check_epochs, check_learning_rate
 from training.recipes import RECIPES
 from training.regularization import DEFAULT_STRENGTH
 from training.schedule import SHAPES

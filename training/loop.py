@@ -25,6 +25,7 @@ from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
 from training.modeling import SparseBertForSequenceClassification
 from training.optimizer import new_optimizer
+from training.ranges import check_epochs, check_learning_rate
 from training.schedule import learning_rate_factor
 from training.sharding import micro_batches
 from training.snapshot import SnapshotFile
@@ -59,18 +60,6 @@ class LoopConfig:
             raise ConfigError(f"--accumulation is {self.accumulation}; it must be from 1 to the batch size")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and below 1")
-
-
-def check_epochs(epochs: float | None, flag: str = "--epochs") -> None:
-    """Raises ConfigError, which names the `flag`, for a number of epochs that cannot be."""
-    if epochs is not None and epochs < 0:
-        raise ConfigError(f"{flag} is {epochs:g}; it must be at least 0")
-
-
-def check_learning_rate(rate: float | None, flag: str = "--learning-rate") -> None:
-    """Raises ConfigError, which names the `flag`, for a peak rate that cannot be."""
-    if rate is not None and not 0 < rate < 1:
-        raise ConfigError(f"{flag} is {rate:g}; it must be above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from sparsebert.checkpoint import RunRecord
 from sparsebert.errors import ConfigError
 from training.config import TrainConfig
 from training.flags import add_data, add_dense_training, add_output, add_shares, build_config, no_flags, number
-from training.loop import check_epochs, check_learning_rate
+from training.ranges import check_epochs, check_learning_rate
 from training.terminal import tidy_terminal
 from training.unstructured.methods import METHODS
 
