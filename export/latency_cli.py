@@ -15,7 +15,7 @@ from export.latency import LatencyConfig, measure
 from export.runtime import runtime_version
 from sparsebert.checkpoint import read_run
 from sparsebert.cpus import available_cpus
-from sparsebert.files import check_writable, write_whole
+from sparsebert.files import check_file_writable, write_whole
 from sparsebert.latency import LatencyTable
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str]) -> None:
     """Run `sparsebert latency-table` with the words after it."""
     options = build_parser().parse_args(arguments)
-    check_writable(options.out, "--out")
+    check_file_writable(options.out, "--out")
     dense = read_run(options.checkpoint).dense_geometry
     threads = options.threads or available_cpus()
     config = LatencyConfig(

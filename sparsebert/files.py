@@ -58,24 +58,30 @@ def write_whole(target: Path, text: str) -> None:
         raise
 
 
-def check_writable(target: Path, flag: str) -> None:
+def _part_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def check_file_writable(target: Path, flag: str) -> None:
     """Raise ConfigError, before the work, when `write_whole` could not write `target`, which is the value of `flag`."""
     if target.is_dir():
         raise ConfigError(f"{flag} {target} is a folder; name a file, such as {target / 'table.json'}")
     if not target.parent.is_dir():
         raise ConfigError(f"{flag} {target} is in a folder that does not exist; make {target.parent} first")
-    part = _part_of(target)
+    check_writable(target, flag)
+
+
+def check_writable(target: Path, flag: str = "--output") -> None:
+    """Raise ConfigError where nothing called `target` could be written; told before the work, not after.
+
+    What is tried is a temporary file, in the folder of `target` or the one in which that would be made.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
     try:
-        part.touch()
-        part.unlink()
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+            pass
     except OSError as error:
-        raise ConfigError(
-            f"{flag} {target} cannot be written ({error.strerror}: {error.filename}); choose another place"
-        ) from error
-
-
-def _part_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
+        raise ConfigError(f"{target} cannot be written ({error.strerror}: {folder}); choose another {flag}") from error
 
 
 def check_replaceable(target: Path, *, marker: str, kind: str) -> None:

@@ -13,7 +13,6 @@ from sparsebert.manifest import Precision
 from training.costs import CostModel, CostName, LatencyCost, MacCost, ParameterCost
 
 TOLERANCE = 0.01  # of what is to be left
-NOTHING_NEARER = "floors, multiples and whole units allow nothing nearer"
 COST_NAMES: tuple[CostName, ...] = ("parameters", "macs", "latency")
 
 
@@ -61,15 +60,28 @@ class BudgetConfig:
 
     def stage_name(self, share: float) -> str:
         """The folder of a target: `sparse` when there is one, `sparse-67` or `sparse-3x` when there are several."""
-        if len(self.shares) == 1:
-            return "sparse"
+        return "sparse" if len(self.shares) == 1 else self.share_name(share)
+
+    def share_name(self, share: float) -> str:
+        """The folder of a share that may be one of several."""
         return f"sparse-{1 / (1 - share):.3g}x" if self.cost == "latency" else f"sparse-{100 * share:.4g}"
 
+    def more_than(self, share: float) -> str:
+        """The flag that asks for more than `share`."""
+        if self.cost == "latency":
+            return f"--target-speedup above {1 / (1 - share):.3g}"
+        return f"--sparsity above {share:g}"
 
-def missed_budget(reached: float, asked: float, reason: str) -> str:
-    """What to tell when what is left is more than 1% off; empty when the budget is met. Both are shares removed."""
-    if abs(reached - asked) <= TOLERANCE * (1 - asked):
+
+def missed_budget(reached: float, asked: float, reason: str = "") -> str:
+    """What to tell when what is left is more than 1% off; empty when the budget is met. Both are shares removed.
+
+    Without another `reason` it is what the selection of units by their scores came to.
+    """
+    unused = (reached - asked) / (1 - asked)
+    if abs(unused) <= TOLERANCE:
         return ""
+    reason = reason or f"the most valuable whole units that were found leave {unused:.1%} of the budget unused"
     return f"{100 * reached:.2f}% are removed instead of {100 * asked:.2f}%: {reason}"
 
 
@@ -90,7 +102,9 @@ def _latency_cost(choice: LatencyChoice, dense: Geometry) -> CostModel:
                 f"model has {dense.hidden_size} and {dense.head_size}"
             )
         cost.cost(dense)
-    except (BundleError, ValueError) as error:
+    except BundleError as error:  # it names the cure itself
+        raise ConfigError(f"--latency-table: {error}") from error
+    except ValueError as error:
         raise ConfigError(
             f"--latency-table {choice.table}: {error}; make one with 'sparsebert latency-table'"
         ) from error

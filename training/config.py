@@ -74,6 +74,10 @@ class TrainConfig:
     def prunes(self) -> bool:
         return bool(self.budget.shares)
 
+    def target_name(self, share: float) -> str:
+        """The folder of a target; a search may try others, so that all of its are named by their share."""
+        return self.budget.stage_name(share) if self.search is None else self.budget.share_name(share)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, for `run.json`."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=_plain))

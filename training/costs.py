@@ -39,9 +39,15 @@ class CostModel(Protocol):
     def scenarios(self, dense: Geometry) -> Sequence[BlockCosts]:
         """Tables whose sums are costs; every model is allowed in one of them."""
 
+    def told(self, share: float) -> str:
+        """What it is to remove `share` of the cost, as in "... is asked for"."""
+
 
 class ParameterCost:
     """Encoder parameters, LayerNorms included."""
+
+    def told(self, share: float) -> str:
+        return f"removing {share:.1%} of the encoder's parameters"
 
     def cost(self, geometry: Geometry) -> float:
         return float(geometry.encoder_parameters())
@@ -57,6 +63,9 @@ class MacCost:
     """Multiply-accumulates of one text of so many tokens; embeddings and classifier are the rest."""
 
     tokens: int
+
+    def told(self, share: float) -> str:
+        return f"removing {share:.1%} of the multiply-accumulates"
 
     def cost(self, geometry: Geometry) -> float:
         return float(geometry.macs(self.tokens))
@@ -78,6 +87,9 @@ class LatencyCost:
     """Milliseconds by a latency table; after the last attention blocks are cheaper, so each place for it is tried."""
 
     shape: ShapeLatency
+
+    def told(self, share: float) -> str:
+        return f"a speedup of {1 / (1 - share):.3g}" if share < 1 else "any speedup"
 
     def cost(self, geometry: Geometry) -> float:
         return self.shape.predict_ms(geometry)

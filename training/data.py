@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -44,6 +45,8 @@ class DataConfig:
             raise ConfigError(
                 f"--text-column was given {len(self.text_columns)} times; give it once, or twice for pairs"
             )
+        if self.text_columns is not None and len(set(self.text_columns)) < len(self.text_columns):
+            raise ConfigError(f"--text-column names {self.text_columns[0]!r} twice; a pair needs two columns")
         if self.task == CUSTOM.name and self.data_dir is None:
             raise ConfigError("--task custom needs --data-dir with train and validation files")
 
@@ -80,6 +83,17 @@ class TextData:
         return sha256.hexdigest()
 
 
+class _Table(NamedTuple):
+    """The rows of one split, and the file or split that a message names."""
+
+    name: str
+    rows: pd.DataFrame
+
+    @property
+    def columns(self) -> list[str]:
+        return [str(name) for name in self.rows.columns]
+
+
 def load_data(config: DataConfig) -> TextData:
     """Load both splits. Raises DataError when they cannot be had, are empty or have fewer than two labels."""
     spec = config.spec
@@ -89,9 +103,6 @@ def load_data(config: DataConfig) -> TextData:
         data = _movie_reviews()
     else:
         data = _from_hub(spec, config)
-    for name, split in (("training", data.train), ("validation", data.validation)):
-        if not split:
-            raise DataError(f"the {name} split of {data.source} is empty; it needs rows with text and label")
     if len(data.labels) < 2:
         raise DataError(f"{data.source} has the single label {data.labels[0]!r}; a classifier needs at least two")
     data = keep_aside(data, config.holdout)
@@ -144,10 +155,10 @@ def _movie_reviews() -> TextData:
 
 def _from_files(spec: TaskSpec, config: DataConfig, data_dir: Path) -> TextData:
     train_path, validation_path = _find_files(data_dir, spec.validation_split)
-    train = read_table(train_path)
-    validation = None if validation_path is None else read_table(validation_path)
+    train = _Table(str(train_path), read_table(train_path))
+    validation = None if validation_path is None else _Table(str(validation_path), read_table(validation_path))
     paths = {name: _find_file(data_dir, name) for name in spec.other_splits}
-    others = {name: read_table(path) for name, path in paths.items() if path is not None}
+    others = {name: _Table(str(path), read_table(path)) for name, path in paths.items() if path is not None}
     return _to_data(spec, config, train, validation, others, source=f"{spec.name} from {data_dir.name}")
 
 
@@ -181,49 +192,62 @@ def _from_hub(spec: TaskSpec, config: DataConfig) -> TextData:
             f"the data set {repository}/{name} cannot be had from the hub ({type(error).__name__}); "
             f"with files at hand use --task {spec.name} --data-dir DIR"
         ) from error
-    train, validation = splits["train"].to_pandas(), splits[spec.validation_split].to_pandas()
-    others = {other: splits[other].to_pandas() for other in spec.other_splits}
-    return _to_data(spec, config, train, validation, others, source=f"{repository}/{name}")
+    tables = {
+        split: _Table(f"the split {split!r} of {repository}/{name}", splits[split].to_pandas())
+        for split in ("train", spec.validation_split, *spec.other_splits)
+    }
+    others = {other: tables[other] for other in spec.other_splits}
+    return _to_data(spec, config, tables["train"], tables[spec.validation_split], others, source=f"{repository}/{name}")
 
 
 def _to_data(
     spec: TaskSpec,
     config: DataConfig,
-    train: pd.DataFrame,
-    validation: pd.DataFrame | None,
-    others: Mapping[str, pd.DataFrame],
+    train: _Table,
+    validation: _Table | None,
+    others: Mapping[str, _Table],
     source: str,
 ) -> TextData:
-    text_names = [str(name) for name in train.columns if _holds_text(train[name])]
     columns = find_columns(
-        [str(name) for name in train.columns],
-        text_names,
+        train.columns,
+        [name for name in train.columns if _holds_text(train.rows[name])],
         config.text_columns or spec.text_columns,
         config.label_column or spec.label_column,
+        train.name,
     )
-    if train[columns.label].dropna().empty:
-        raise DataError(f"the training split of {source} is empty; it needs rows with text and label")
-    known_ids = spec.labels is not None
-    labels = spec.labels or label_names(train[columns.label].dropna().tolist())
-    train_examples = to_examples(train, columns, labels, known_ids, f"the training split of {source}")
+    labels = spec.labels or label_names(train.rows[columns.label].dropna().tolist())
 
-    def examples(name: str, table: pd.DataFrame) -> tuple[Example, ...]:
-        find_columns([str(column) for column in table.columns], [], columns.texts, columns.label)
-        return tuple(to_examples(table, columns, labels, known_ids, f"the {name} split of {source}"))
+    def examples(table: _Table) -> list[Example]:
+        find_columns(table.columns, [], columns.texts, columns.label, table.name)
+        found = to_examples(table.rows, columns, labels, spec.labels is not None, table.name)
+        if not found:
+            raise DataError(f"{table.name} is empty; it needs rows with text and label")
+        return found
 
+    train_examples = examples(train)
     if validation is None:
-        logger.warning("no validation file: %d%% of the training rows, chosen by hash", round(100 * VALIDATION_SHARE))
-        train_examples, kept = split_by_hash(train_examples, VALIDATION_SHARE)
-        judged = tuple(kept)
+        train_examples, judged = _split(train_examples, train.name)
     else:
-        judged = examples("validation", validation)
+        judged = examples(validation)
     return TextData(
         train=tuple(train_examples),
-        validation=judged,
+        validation=tuple(judged),
         labels=labels,
         source=source,
-        others={name: examples(name, table) for name, table in others.items()},
+        others={name: tuple(examples(table)) for name, table in others.items()},
     )
+
+
+def _split(examples: Sequence[Example], name: str) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples of a file that comes alone."""
+    logger.warning("no validation file: %d%% of the training rows, chosen by hash", round(100 * VALIDATION_SHARE))
+    train, validation = split_by_hash(examples, VALIDATION_SHARE)
+    if not train or not validation:
+        raise DataError(
+            f"{name} has {len(examples)} rows, too few to keep {VALIDATION_SHARE:.0%} of them for validation, and "
+            "there is no validation file; add one, or more rows"
+        )
+    return train, validation
 
 
 def _holds_text(column: pd.Series) -> bool:

@@ -27,13 +27,17 @@ def memory_errors(cure: str = TRAINING_CURE) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Raises CheckpointError where the block cannot write `path`, and removes what it left of a file."""
+def disk_errors(path: Path, *, part: Path | None = None) -> Iterator[None]:
+    """Raises CheckpointError where the block cannot write `path`, and removes `part`, which the block made of it.
+
+    No other file is ever removed: not `path`, and not a `part` that was there before.
+    """
+    made_here = part is not None and not part.exists()
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:  # libraries have errors of their own for a full disk
-        if path.is_file():
-            path.unlink()
+        if part is not None and made_here:
+            part.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path} cannot be written ({str(error).partition(chr(10))[0]}); what was saved before is whole. Free some "
             "space and run again"

@@ -15,6 +15,7 @@ from training.budget import BudgetConfig, LatencyChoice, share_of_speedup
 from training.config import ArithmeticName, SearchConfig, TrainConfig
 from training.criteria import IMPORTANCE_NAMES
 from training.data import DataConfig
+from training.ranges import check_epochs, check_learning_rate
 from training.recipes import RECIPES
 from training.regularization import DEFAULT_STRENGTH
 from training.schedule import SHAPES
@@ -88,7 +89,7 @@ def add_data(group: "argparse._ArgumentGroup") -> None:
 def add_shares(group: "argparse._ArgumentGroup") -> None:
     """How much is removed."""
     group.add_argument(
-        "--sparsity", type=_numbers, metavar="S[,S...]",
+        "--sparsity", type=numbers, metavar="S[,S...]",
         help="shares of the encoder to remove, one checkpoint each, as in 0.5,0.67; 0 stops after dense",
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ def add_budget(group: "argparse._ArgumentGroup") -> None:
     add_shares(group)
     group.add_argument("--budget", choices=("parameters", "macs"), help="what the shares count (default: parameters)")
     group.add_argument(
-        "--target-speedup", type=_numbers, metavar="X[,X...]",
+        "--target-speedup", type=numbers, metavar="X[,X...]",
         help="instead of --sparsity: how many times faster than dense, by --latency-table",
     )  # fmt: skip
     group.add_argument(
@@ -174,6 +175,9 @@ def add_dense_training(group: "argparse._ArgumentGroup") -> None:
 def build_config(options: argparse.Namespace) -> TrainConfig:
     """The recipe with the given flags in it. Raises ConfigError for a value out of range."""
     recipe = RECIPES[options.recipe]()
+    check_epochs(options.prune_epochs, "--prune-epochs")
+    check_epochs(options.recovery_epochs, "--recovery-epochs")
+    check_learning_rate(options.prune_learning_rate, "--prune-learning-rate")
     texts = None if options.text_column is None else tuple(options.text_column)
     shared = _given(
         batch_size=options.batch_size, accumulation=options.accumulation, train_embeddings=options.train_embeddings
@@ -268,7 +272,8 @@ def number(word: str) -> float:
     return value
 
 
-def _numbers(words: str) -> tuple[float, ...]:
+def numbers(words: str) -> tuple[float, ...]:
+    """A flag's value: numbers with commas between them."""
     try:
         return tuple(number(word) for word in words.split(","))
     except argparse.ArgumentTypeError as error:

@@ -9,13 +9,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sparsebert.masks import MaskSet
+from sparsebert.masks import BoolArray, MaskSet
 from training.importance import UnitScores
 from training.masking import Gates
 
 TEMPERATURE = 2.0 / 3.0  # the paper calls it beta, the limits gamma and zeta
 LOW, HIGH = -0.1, 1.1
 START = 2.5  # log alpha: nearly always open, as a pretrained model is
+GONE = -3.8  # of units that an earlier target removed: open in one draw of ten, so that they can return
 EPSILON = 1e-6
 
 
@@ -27,8 +28,8 @@ class HardConcreteGates(Gates):
 
     def __init__(self, masks: MaskSet) -> None:
         super().__init__(masks)
-        self.heads_LH = nn.Parameter(torch.full(masks.heads_LH.shape, START))
-        self.neurons_LF = nn.Parameter(torch.full(masks.neurons_LF.shape, START))
+        self.heads_LH = nn.Parameter(_start(masks.heads_LH))
+        self.neurons_LF = nn.Parameter(_start(masks.neurons_LF))
 
     def values(self) -> tuple[Tensor, Tensor]:
         return _stretched(torch.sigmoid(self.heads_LH.detach())), _stretched(torch.sigmoid(self.neurons_LF.detach()))
@@ -46,6 +47,10 @@ class HardConcreteGates(Gates):
         if not torch.is_grad_enabled():
             return self.values()
         return _sample(self.heads_LH), _sample(self.neurons_LF)
+
+
+def _start(kept: BoolArray) -> Tensor:
+    return torch.where(torch.from_numpy(kept), START, GONE)
 
 
 def _sample(log_alpha: Tensor) -> Tensor:

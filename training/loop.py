@@ -25,6 +25,7 @@ from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
 from training.modeling import SparseBertForSequenceClassification
 from training.optimizer import new_optimizer
+from training.ranges import check_epochs, check_learning_rate
 from training.schedule import learning_rate_factor
 from training.sharding import micro_batches
 from training.snapshot import SnapshotFile
@@ -51,16 +52,14 @@ class LoopConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.epochs < 0:
-            raise ConfigError(f"--epochs is {self.epochs:g}; it must be at least 0")
+        check_epochs(self.epochs)
+        check_learning_rate(self.learning_rate)
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size is {self.batch_size}; it must be at least 1")
         if not 1 <= self.accumulation <= self.batch_size:
             raise ConfigError(f"--accumulation is {self.accumulation}; it must be from 1 to the batch size")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and below 1")
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"--learning-rate is {self.learning_rate}; it must be above 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +121,8 @@ class StageLoop:
         if accelerator.device.type == "cpu":
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
         self._pruner.to(accelerator.device)
-        optimizer = new_optimizer(
-            model, config.learning_rate, config.weight_decay, config.train_embeddings, self._pruner.parameter_groups()
-        )
+        others = self._pruner.parameter_groups(self._num_steps)
+        optimizer = new_optimizer(model, config.learning_rate, config.weight_decay, config.train_embeddings, others)
         self._plain = model
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=self._pruner.may_skip_blocks)
         self._model: Any = accelerator.prepare(model)
@@ -145,6 +143,8 @@ class StageLoop:
             disable=None if self._accelerator.is_main_process else True,
         )  # fmt: skip
         with bar:
+            if self._lacks_point():
+                self._look(bar)
             while self._step < self._num_steps:
                 epoch, done = divmod(self._step, self._steps_per_epoch)
                 plan = plan_epoch(self._lengths, self._config.batch_size, self._epoch_rng(epoch))
@@ -162,7 +162,7 @@ class StageLoop:
         self._model.train()
         factor = learning_rate_factor(self._step, self._num_steps, self._config.warmup_share)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * factor
+            group["lr"] = group["peak_lr"] * (1.0 if group.get("constant") else factor)
         accelerator = self._accelerator
         micro = micro_batches(
             indices_B, accelerator.process_index, accelerator.num_processes, self._config.accumulation
@@ -196,20 +196,29 @@ class StageLoop:
         return self._objective.loss(Answer(output.logits, states), batch.labels_B, indices_B, self._pruner.alive_L())
 
     def _after_step(self, bar: "tqdm[Any]") -> None:
-        if self._step % self._steps_per_epoch == 0 or self._step == self._num_steps:
-            self._evaluate()
-            self._show(bar, self.evaluations[-1].training_loss)
+        if self._ends_an_epoch():
+            self._read_loss()
+            self._save()  # before the evaluation, which may take long: a kill inside it costs no step
+            self._look(bar)
         elif self._step % CHECK_EVERY_STEPS == 0:
             loss = self._read_loss()
             self.losses.append(
                 LossPoint(step=self._step, training_loss=loss, encoder_sparsity=self._pruner.encoder_sparsity)
             )
             self._show(bar, loss)
-        if not self._accelerator.is_main_process:
-            return
-        ended = self._step % self._steps_per_epoch == 0 or self._step == self._num_steps
-        if self._snapshot.is_due(self._clock_s()) or ended:
+        if self._snapshot.is_due(self._clock_s()):
             self._save()
+
+    def _ends_an_epoch(self) -> bool:
+        return self._step % self._steps_per_epoch == 0 or self._step == self._num_steps
+
+    def _lacks_point(self) -> bool:
+        """Whether a killed run ended inside the evaluation of its last step."""
+        return self._step > 0 and self._ends_an_epoch() and self._step not in {p.step for p in self.evaluations}
+
+    def _look(self, bar: "tqdm[Any]") -> None:
+        self._evaluate()
+        self._show(bar, self.evaluations[-1].training_loss)
 
     def _show(self, bar: "tqdm[Any]", loss: float) -> None:
         removed = self._pruner.encoder_sparsity
@@ -251,8 +260,9 @@ class StageLoop:
         self.evaluations.append(point)
         self._track({f"{self._name}/accuracy": point.accuracy}, self._step)
         logger.info(
-            "%s: step %d of %d, loss %.4f, accuracy %.2f%%, %.1f%% of encoder parameters removed",
+            "%s: step %d of %d, loss %.4f, accuracy %.2f%%, %.1f%% %s",
             self._name, self._step, self._num_steps, loss, 100 * point.accuracy, 100 * point.encoder_sparsity,
+            self._pruner.told,
         )  # fmt: skip
 
     def _epoch_rng(self, epoch: int) -> random.Random:
@@ -260,6 +270,8 @@ class StageLoop:
 
     def _save(self) -> None:
         """In the first process alone: the clocks of others would have them wait for it at other steps."""
+        if not self._accelerator.is_main_process:
+            return
         if not all(bool(parameter.isfinite().all()) for parameter in self._plain.parameters()):
             raise self._diverged(math.nan)
         scaler = self._accelerator.scaler  # of fp16

@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from sparsebert.checkpoint import RUN_FILE, Metrics, PruningEvent, RunRecord
 from sparsebert.errors import ConfigError
-from sparsebert.files import check_replaceable
+from sparsebert.files import check_replaceable, check_writable
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
 from training.batching import EncodedExample
-from training.budget import NOTHING_NEARER, BudgetConfig, missed_budget
+from training.budget import BudgetConfig, missed_budget
 from training.checkpoint import MaskedCheckpoint, save_checkpoint
 from training.evaluation import accuracy
 from training.fisher import gate_fisher
@@ -84,12 +84,13 @@ def prune(
     """Write the sparse checkpoint `output`, replacing one that is there; when anything fails nothing is written.
 
     Raises CheckpointError for a `folder` that is no dense checkpoint, BudgetError for a sparsity that cannot be met,
-    ConfigError when `output` is something else.
+    ConfigError when `output` is something else or cannot be written.
     """
     started_s = clock_s()
     if output.resolve() == folder.resolve():
         raise ConfigError(f"--output {output} is the dense checkpoint itself; choose another folder")
     check_replaceable(output, marker=RUN_FILE, kind="checkpoint")  # told now, not after minutes
+    check_writable(output)
     opened = open_dense(folder)
     geometry = geometry_of(opened.model)
     cost = config.budget.cost_model(opened.checkpoint.run.max_length, geometry)
@@ -181,7 +182,7 @@ def _record(
         dense_geometry=geometry,
         encoder_sparsity=removed,
         removed_share=removed_share,
-        missed_budget=missed_budget(removed_share, config.share, NOTHING_NEARER),
+        missed_budget=missed_budget(removed_share, config.share),
         accuracy=metrics.accuracy,
         metrics={VALIDATION: metrics},
         duration_s=round(duration_s, 3),

@@ -19,9 +19,10 @@ def new_optimizer(
     train_embeddings: bool,
     others: Sequence[dict[str, Any]] = (),
 ) -> torch.optim.AdamW:
-    """Every group has a `peak_lr`, which a schedule multiplies; biases and LayerNorms do not decay.
+    """Every group has a `peak_lr`, which a schedule multiplies unless the group is "constant".
 
-    `others` are groups besides the model's. Without `train_embeddings` the embeddings get no gradients at all.
+    Biases and LayerNorms do not decay. `others` are groups besides the model's. Without `train_embeddings` the
+    embeddings get no gradients at all.
     """
     model.bert.embeddings.requires_grad_(train_embeddings)
     decayed: list[Tensor] = []

@@ -3,6 +3,7 @@
 Knows nothing about optimisers or data. L layers, H heads, F neurons.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,6 @@ from sparsebert.checkpoint import PruningEvent
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
 from sparsebert.masks import BoolArray, MaskSet
-from training.budget import NOTHING_NEARER
 from training.costs import CostModel
 from training.criteria import ImportanceName, check_importance, make_importance
 from training.importance import Importance, RunningScores, Signals, UnitScores, balanced
@@ -24,7 +24,10 @@ from training.modeling import SparseBertForSequenceClassification, UnitGates
 from training.regularization import RegularizerConfig, make_gates, make_regularizer
 from training.schedule import RampConfig, SparsityRamp
 from training.selection import SelectionRules, check_share, select_units
+from training.sparsifier import PARAMETERS_REMOVED
 from training.units import scale_units
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,8 @@ class Pruner:
         self._changed_at, self._before = -1, masks
         self._importance.attach(model)
 
+    told = PARAMETERS_REMOVED
+
     @property
     def may_skip_blocks(self) -> bool:
         """Whether a block may lose all its units; its weights then get no gradients."""
@@ -122,17 +127,9 @@ class Pruner:
         sizes = zip(masks.kept_heads_L(), masks.kept_neurons_L(), strict=True)
         return [bool(heads or neurons) for heads, neurons in sizes]
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self, num_steps: int) -> list[dict[str, Any]]:
         """What the optimiser learns besides the model: gates by descent, multipliers by ascent."""
-        learning_rate = self._config.regularizer.gate_learning_rate
-        gates, multipliers = list(self.gates.parameters()), self._regularizer.multipliers()
-        shared = {"lr": learning_rate, "peak_lr": learning_rate, "weight_decay": 0.0}
-        groups: list[dict[str, Any]] = []
-        if gates:
-            groups.append({"params": gates, **shared})
-        if multipliers:
-            groups.append({"params": multipliers, **shared, "maximize": True})
-        return groups
+        return self._regularizer.parameter_groups(max(1.0, self._ramp.steps_to_prune(num_steps)))
 
     def after_backward(self, step: int, num_steps: int, loss_scale: float = 1.0, num_texts: int | None = None) -> None:
         """Take this step's scores in, add the regulariser's gradients; change the masks when the schedule says so.
@@ -176,16 +173,19 @@ class Pruner:
     def _finish(self) -> None:
         """The structure is final: learned gates go into the weights, and there is no more scoring to pay for."""
         self._finished = True
+        missed = self._regularizer.missed(self._ramp.final)
+        if missed:
+            logger.warning("%s", missed)
         if list(self.gates.parameters()):
             scale_units(self._model, *self.gates.values())
         self.gates.fix()
         self._importance.detach()
 
     def what_binds(self) -> str:
-        """Why the masks are no nearer to the ramp's end, if they are not near."""
+        """Why the masks are not near the ramp's end, if the selection of units is not why; else empty."""
         if self._scores.current is None:
             return "no step gave scores that are numbers; lower --prune-learning-rate, or give --precision bf16 or fp32"
-        return NOTHING_NEARER + ("" if self._config.reactivation else " without units that left (--no-reactivation)")
+        return ""
 
     def masks_before(self, num_steps: int) -> MaskSet | None:
         """The masks before the last change, when that was made in the last of `num_steps` steps; else None."""

@@ -38,6 +38,7 @@ def run_training(config: TrainConfig, output: Path) -> RunResult:
 
 
 def _run(stages: Stages, config: TrainConfig) -> tuple[dict[str, Path], str | None]:
+    stages.check_folders()
     checkpoints = {"dense": stages.dense()}
     best = None
     if config.search is not None:
@@ -52,7 +53,7 @@ def _walk(stages: Stages, config: TrainConfig, checkpoints: dict[str, Path]) -> 
     """One target after the other, each starting where the last one ended."""
     start, initial = checkpoints["dense"], 0.0
     for share in config.budget.shares:
-        name = config.budget.stage_name(share)
+        name = config.target_name(share)
         start = checkpoints[name] = stages.sparse(name, start, initial, share)
         initial = share
 
@@ -62,7 +63,7 @@ def _search(stages: Stages, config: TrainConfig, search: SearchConfig, checkpoin
     start, initial, best = checkpoints["dense"], 0.0, None
     trials: list[Trial] = []
     while (share := next_share(trials, config.budget.shares, search)) is not None:
-        name = f"sparse-{100 * share:.4g}"
+        name = config.target_name(share)
         folder = checkpoints[name] = stages.sparse(name, start, initial, share)
         record = read_run(folder)
         trial = Trial(share, *(100 * value for value in pooled_difference(record)))
@@ -75,7 +76,7 @@ def _search(stages: Stages, config: TrainConfig, search: SearchConfig, checkpoin
         write_whole(shop.output / SEARCH_FILE, found.model_dump_json(indent=2) + "\n")
     logger.info("largest sparsity within %.2f points: %s", search.max_drop, best or "none of those tried")
     if all(trial.passes(search) for trial in trials):
-        logger.info("all targets passed: a --sparsity above %g may pass too", trials[-1].share)
+        logger.info("all targets passed: a %s may pass too", config.budget.more_than(trials[-1].share))
     return best
 
 

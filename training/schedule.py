@@ -5,13 +5,14 @@ Pure arithmetic; knows nothing about models.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from sparsebert.errors import ConfigError
 
 ShapeName = Literal["cubic", "sigmoid", "linear", "one-shot"]
 SIGMOID_STEEPNESS = 10.0
+LEAD = 0.75  # of the way from the warm-up to the tail, after which a regulariser drives at the ramp's end
 
 
 def _cubic(progress: float) -> float:
@@ -76,19 +77,31 @@ class SparsityRamp:
 
     def share(self, step: int, num_steps: int) -> float:
         """The share to have removed after `step` of `num_steps` steps, in [0, 1)."""
-        start = self.config.warmup_share * num_steps
-        end = (1.0 - self.config.frozen_share) * num_steps
-        progress = min(1.0, max(0.0, (step - start) / (end - start)))
-        return self.initial + (self.final - self.initial) * SHAPES[self.config.shape](progress)
+        return self._at(self._progress(step, num_steps), self.config.shape)
 
     def pull(self, step: int, num_steps: int) -> float:
-        """The share that a regulariser drives at: that of the ramp, under one-shot that of a straight line."""
+        """The share that a regulariser drives at: ahead of the ramp, so that gates have closed when masks are cut.
+
+        Under one-shot it is that of a straight line.
+        """
         gradual = "linear" if self.config.shape == "one-shot" else self.config.shape
-        return replace(self, config=replace(self.config, shape=gradual)).share(step, num_steps)
+        return self._at(min(1.0, self._progress(step, num_steps) / LEAD), gradual)
+
+    def _progress(self, step: int, num_steps: int) -> float:
+        start = self.config.warmup_share * num_steps
+        end = self.steps_to_prune(num_steps)
+        return min(1.0, max(0.0, (step - start) / (end - start)))
+
+    def _at(self, progress: float, shape: ShapeName) -> float:
+        return self.initial + (self.final - self.initial) * SHAPES[shape](progress)
+
+    def steps_to_prune(self, num_steps: int) -> float:
+        """How many of `num_steps` steps there are before the tail."""
+        return (1.0 - self.config.frozen_share) * num_steps
 
     def is_frozen(self, step: int, num_steps: int) -> bool:
         """Whether the structure may no longer change."""
-        return step >= (1.0 - self.config.frozen_share) * num_steps
+        return step >= self.steps_to_prune(num_steps)
 
 
 def learning_rate_factor(step: int, num_steps: int, warmup_share: float) -> float:

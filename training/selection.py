@@ -11,7 +11,7 @@ Pure: knows nothing about models, gradients or time. L layers, H heads, F neuron
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from sparsebert.errors import BudgetError, ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import BoolArray, MaskSet
+from training.budget import TOLERANCE
 from training.costs import CostModel, Floats, ParameterCost
 from training.importance import FloatArray, UnitScores
 
 Scope = Literal["global", "layer"]
 Counts = NDArray[np.int64]
 BISECTIONS = 100
+AS_MUCH = 0.99  # of the value of the best: scores are no more exact than that
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,14 @@ class _Rows:
         return _Rows(self.value_LK[layer : layer + 1], self.cost_LK[layer : layer + 1])
 
 
+class _Found(NamedTuple):
+    """The choice in one scenario: units of each block, their value, and which share of the budget they take."""
+
+    counts: list[Counts]
+    value: float
+    used: float
+
+
 def select_units(
     scores: UnitScores,
     dense: Geometry,
@@ -100,18 +110,24 @@ def select_units(
     _forbid(value_heads, rules.floor.heads, 1)
     _forbid(value_neurons, rules.floor.neurons, rules.neuron_multiple)
     budget = (1.0 - share) * cost.cost(dense) * (1 + 1e-12)
-    found: tuple[float, list[Counts]] | None = None
+    found: list[_Found] = []
     for costs in cost.scenarios(dense):
         rows = [_rows(value_heads, costs.attention_LK), _rows(value_neurons, costs.ffn_LK)]
         counts = _choose(rows, budget - costs.rest, rules.scope)
         if counts is not None:
             value = sum(row.value(count) for row, count in zip(rows, counts, strict=True))
-            if found is None or value > found[0]:
-                found = value, counts
-    if found is None:
+            found.append(_Found(counts, value, (costs.rest + _cost(rows, counts)) / budget))
+    if not found:
         raise BudgetError(_impossible(share, dense, rules, cost))
-    heads_L, neurons_L = found[1]
+    heads_L, neurons_L = _best(found).counts
     return MaskSet(heads_LH=_kept(order_heads, heads_L), neurons_LF=_kept(order_neurons, neurons_L))
+
+
+def _best(found: Sequence[_Found]) -> _Found:
+    """The most valuable, or one that is worth as much and nearer to the budget where the other is not near."""
+    most = max(one.value for one in found)
+    near = [one for one in found if one.used >= 1 - TOLERANCE and one.value >= AS_MUCH * most]
+    return max(near or found, key=lambda one: one.value)
 
 
 def check_share(dense: Geometry, share: float, rules: SelectionRules, cost: CostModel | None = None) -> None:
@@ -123,22 +139,42 @@ def check_share(dense: Geometry, share: float, rules: SelectionRules, cost: Cost
 
 
 def largest_share(dense: Geometry, rules: SelectionRules, cost: CostModel | None = None) -> float:
-    """The largest share of the cost that the floors let go."""
+    """The largest share of the cost that floors, multiples and scope let go."""
     cost = cost or ParameterCost()
-    smallest = dense.model_copy(
-        update={
-            "heads_L": tuple(min(rules.floor.heads, heads) for heads in dense.heads_L),
-            "neurons_L": tuple(_least(rules, neurons) for neurons in dense.neurons_L),
-        }
+    flat_heads = np.zeros((dense.num_layers, max(dense.heads_L) + 1))
+    flat_neurons = np.zeros((dense.num_layers, max(dense.neurons_L) + 1))
+    _forbid(flat_heads, rules.floor.heads, 1)
+    _forbid(flat_neurons, rules.floor.neurons, rules.neuron_multiple)
+    least = min(
+        costs.rest + _fewest([_rows(flat_heads, costs.attention_LK), _rows(flat_neurons, costs.ffn_LK)], rules.scope)
+        for costs in cost.scenarios(dense)
     )
-    return 1.0 - cost.cost(smallest) / cost.cost(dense)
+    return 1.0 - float(least) / cost.cost(dense)
+
+
+def _fewest(rows: Sequence[_Rows], scope: Scope) -> float:
+    """The smallest budget that a selection fits into, infinite when there is none."""
+    if any(not np.isfinite(row.value_LK).any(axis=1).all() for row in rows):
+        return float(np.inf)
+    if scope == "global":
+        return _cost(rows, [row.cheapest() for row in rows])
+    dense_L = _dense_L(rows)
+    least_L = [_cost(own, [row.cheapest() for row in own]) for own in _by_layer(rows)]
+    return float(max(least / share for least, share in zip(least_L, dense_L / dense_L.sum(), strict=True)))
 
 
 def _impossible(share: float, dense: Geometry, rules: SelectionRules, cost: CostModel) -> str:
+    heads, neurons = rules.floor.heads, _least(rules, max(dense.neurons_L))
+    reasons = ["embeddings and classifier stay"]
+    if heads or neurons:
+        reasons.insert(0, f"every layer keeps at least {heads} heads and {neurons} neurons")
+    if rules.scope == "layer":
+        reasons.append("every layer has the same share to lose (--prune-scope layer)")
+    cures = ["ask for less"] + ["lower the floors"] * bool(heads or neurons)
+    cures += ["give --prune-scope global"] * (rules.scope == "layer")
     return (
-        f"{share:.1%} of the encoder cannot be removed: every layer keeps at least {rules.floor.heads} heads and "
-        f"{_least(rules, max(dense.neurons_L))} neurons, and the classifier stays, so at most "
-        f"{max(0.0, largest_share(dense, rules, cost)):.1%} can; ask for less or lower the floors"
+        f"{cost.told(share)} is not possible: {', '.join(reasons)}; the most is "
+        f"{cost.told(max(0.0, largest_share(dense, rules, cost)))}; {' or '.join(cures)}"
     )
 
 
@@ -172,14 +208,20 @@ def _choose(rows: Sequence[_Rows], budget: float, scope: Scope) -> list[Counts] 
     """Units of each block, or None when even the fewest do not fit."""
     if scope == "global":
         return _solve(rows, budget)
-    dense_L = np.array([sum(float(row.cost_LK[layer].max()) for row in rows) for layer in range(len(rows[0].cost_LK))])
-    chosen = [
-        _solve([row.only(layer) for row in rows], budget * dense_L[layer] / dense_L.sum())
-        for layer in range(len(dense_L))
-    ]
+    dense_L = _dense_L(rows)
+    chosen = [_solve(own, budget * share) for own, share in zip(_by_layer(rows), dense_L / dense_L.sum(), strict=True)]
     if any(counts is None for counts in chosen):
         return None
     return [np.concatenate([counts[kind] for counts in chosen if counts is not None]) for kind in range(len(rows))]
+
+
+def _by_layer(rows: Sequence[_Rows]) -> list[list[_Rows]]:
+    return [[row.only(layer) for row in rows] for layer in range(len(rows[0].cost_LK))]
+
+
+def _dense_L(rows: Sequence[_Rows]) -> Floats:
+    """The cost of each layer with all of its units."""
+    return np.array([sum(float(row.cost_LK[layer].max()) for row in rows) for layer in range(len(rows[0].cost_LK))])
 
 
 def _solve(rows: Sequence[_Rows], budget: float) -> list[Counts] | None:

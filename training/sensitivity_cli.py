@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from sparsebert.checkpoint import evenly_spaced
 from sparsebert.errors import ConfigError
-from sparsebert.files import write_whole
+from sparsebert.files import check_writable, write_whole
 from sparsebert.sensitivity import Sensitivity, render
 from training.batching import EncodedExample
 from training.faults import memory_errors
 from training.fisher import gate_fisher
+from training.flags import numbers
 from training.geometry import geometry_of
 from training.importance import UnitScores
 from training.opening import OpenedCheckpoint, open_dense
@@ -54,10 +55,12 @@ def main(arguments: Sequence[str]) -> None:
     config = SensitivityConfig(num_examples=options.examples, shares=tuple(options.shares))
     if not options.output.parent.is_dir() or options.output.is_dir():
         raise ConfigError(f"--output {options.output} cannot be written; give a file in a folder that exists")
+    check_writable(options.output)  # told now, not after minutes
     with tidy_terminal(), memory_errors("close other programs, or use a machine that has more"):
         record = run_sensitivity(options.checkpoint, config)
+    sys.stdout.write(render(record))  # first: a disk that is full by now does not take it
+    sys.stdout.flush()
     write_whole(options.output, record.model_dump_json(indent=1) + "\n")
-    sys.stdout.write(render(record))
     logger.info("-> %s", options.output)
 
 
@@ -118,13 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--shares",
-        type=_shares,
+        type=numbers,
         default=DEFAULT_SHARES,
         metavar="S,S,...",
         help="shares of each FFN's neurons to remove (default: 0.25,0.5,0.75,1.0)",
     )
     return parser
-
-
-def _shares(word: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in word.split(","))

@@ -39,7 +39,8 @@ class SnapshotFile:
     def save(self, state: dict[str, Any]) -> None:
         """Replace what was saved before. Raises CheckpointError when it cannot be written; the old one survives."""
         part = self._path.with_suffix(".part")
-        with disk_errors(part):
+        part.unlink(missing_ok=True)  # of a run that was killed while it saved
+        with disk_errors(self._path, part=part):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"fingerprint": self._fingerprint, "state": state}, part)
             os.replace(part, self._path)

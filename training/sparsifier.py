@@ -10,6 +10,8 @@ import torch
 from training.geometry import geometry_of
 from training.modeling import SparseBertForSequenceClassification, UnitGates
 
+PARAMETERS_REMOVED = "of encoder parameters removed"
+
 
 class Sparsifier(Protocol):
     """Removes parts of a model while `training.loop` trains it."""
@@ -20,13 +22,17 @@ class Sparsifier(Protocol):
 
     @property
     def encoder_sparsity(self) -> float:
-        """The share of the dense encoder's parameters that is gone now."""
+        """The share of the dense encoder that is gone now; of what, is `told`."""
+
+    @property
+    def told(self) -> str:
+        """What `encoder_sparsity` is a share of: the words after "50%"."""
 
     def to(self, device: torch.device) -> None:
         """Move what takes part in the forward pass."""
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser learns besides the model."""
+    def parameter_groups(self, num_steps: int) -> list[dict[str, Any]]:
+        """What the optimiser learns besides the model in `num_steps` steps; with "constant", at an unchanging rate."""
 
     def unit_gates(self, num_texts: int | None = None) -> UnitGates | None:
         """What the model's forward pass is given: gates of its own for each text of a batch, or for all."""
@@ -51,6 +57,7 @@ class Unpruned:
     """A sparsifier that removes nothing; `removed` is the encoder sparsity of a model that is already smaller."""
 
     may_skip_blocks = False
+    told = PARAMETERS_REMOVED
 
     def __init__(self, model: SparseBertForSequenceClassification, removed: float = 0.0) -> None:
         self.encoder_sparsity = removed
@@ -59,7 +66,7 @@ class Unpruned:
     def to(self, device: torch.device) -> None:
         """Nothing to move."""
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self, num_steps: int) -> list[dict[str, Any]]:  # noqa: ARG002 (protocol)
         """Nothing to learn."""
         return []
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsebert.checkpoint import PREDICTIONS_FILE, EvaluationPoint, LossPoint, evenly_spaced, read_run
+from sparsebert.checkpoint import PREDICTIONS_FILE, EvaluationPoint, LossPoint, RunRecord, evenly_spaced, read_run
 from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
@@ -52,6 +52,16 @@ class Stages:
     def __init__(self, config: TrainConfig, output: Path) -> None:
         self.config = config
         self.shop = Workshop(config, output)
+
+    def check_folders(self) -> None:
+        """Raises ConfigError when the folder of any stage holds another run's; told now, not after hours."""
+        before, initial = self.shop.fingerprint(DENSE), 0.0
+        check_folder(self.shop.output / DENSE, before)
+        for share in self.config.budget.shares:
+            name = self.config.target_name(share)
+            before = self._chained(name, before, initial, share)
+            check_folder(self.shop.output / name, before)
+            initial = share
 
     def backbone(self) -> SparseBertForSequenceClassification:
         """What dense fine-tuning starts from; the classifier that a pretrained encoder lacks is drawn by the seed."""
@@ -97,7 +107,7 @@ class Stages:
     def sparse(self, name: str, start: Path, initial: float, share: float) -> Path:
         """Prune what is in `start` from the share `initial` to `share`, recover it, and leave it in OUTPUT/`name`."""
         folder = self.shop.output / name
-        fingerprint = self.chained(name, start, initial, share)
+        fingerprint = self._chained(name, read_run(start).config["fingerprint"], initial, share)
         if is_finished(folder, fingerprint):
             return folder
         before, objective = load_checkpoint(start), self.distilled()
@@ -112,9 +122,9 @@ class Stages:
         """Remove what only an unfinished run needs."""
         self.shop.close()
 
-    def chained(self, name: str, start: Path, initial: float, share: float) -> str:
-        """The fingerprint of a stage that starts from another."""
-        parts = (self.shop.fingerprint(name), read_run(start).config["fingerprint"], f"{initial:.6f}", f"{share:.6f}")
+    def _chained(self, name: str, before: object, initial: float, share: float) -> str:
+        """The fingerprint of a stage that starts from the one with the fingerprint `before`."""
+        parts = (self.shop.fingerprint(name), before, f"{initial:.6f}", f"{share:.6f}")
         return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
     def distilled(self) -> DistillationObjective:
@@ -140,6 +150,8 @@ class Stages:
         if self.config.pruning.repair and changed_last is not None:
             self._repair(before.model, changed_last, pruner.gates.masks)
         missed = missed_budget(pruner.removed_share, ramp.final, pruner.what_binds())
+        if missed and not self.config.pruning.reactivation:
+            missed += "; units that left could not return (--no-reactivation)"
         if missed:
             logger.warning("%s: %s", name, missed)
         return Trained(
@@ -223,13 +235,21 @@ def _later(points: Sequence[Point], offset: int) -> list[Point]:
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
     """Whether this very stage is done. Raises ConfigError when the folder holds another run's."""
-    if not folder.exists():
+    record = check_folder(folder, fingerprint)
+    if record is None:
         return False
+    logger.info("%s: already there in %s, accuracy %.2f%%", folder.name, folder, 100 * record.accuracy)
+    return True
+
+
+def check_folder(folder: Path, fingerprint: str) -> RunRecord | None:
+    """What is there of this very stage, None when nothing is. Raises ConfigError when it is another run's."""
+    if not folder.exists():
+        return None
     record = read_run(folder)
     if record.config.get("fingerprint") != fingerprint:
         raise ConfigError(f"{folder} holds a run with other settings or data; choose another --output or delete it")
-    logger.info("%s: already there in %s, accuracy %.2f%%", folder.name, folder, 100 * record.accuracy)
-    return True
+    return record
 
 
 def _recovery(name: str) -> str:

@@ -58,31 +58,44 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def find_columns(
-    names: Sequence[str], text_names: Sequence[str], texts: tuple[str, ...] | None, label: str | None
+    names: Sequence[str],
+    text_names: Sequence[str],
+    texts: tuple[str, ...] | None,
+    label: str | None,
+    source: str = "the table",
 ) -> Columns:
-    """Decide which columns to use.
+    """Decide which columns of `source` to use.
 
     `names` are all columns, `text_names` those that hold strings; `texts` and `label` are what the user or the
     task asked for, None to look. Raises DataError when a column is missing or the choice is not clear.
     """
+    if not names:
+        raise DataError(f"{source} is empty; it needs rows with text and label")
+    there = f"the columns are {', '.join(names)}"
     asked = [name for name in (*(texts or ()), *([label] if label else [])) if name not in names]
     if asked:
-        raise DataError(f"there is no column {asked[0]!r}; the columns are {', '.join(names)}")
-    if label is None:
-        found = [name for name in names if name.lower() in LABEL_COLUMNS]
-        if len(found) != 1:
-            raise DataError(
-                f"which column is the label? Name it with --label-column; the columns are {', '.join(names)}"
-            )
-        label = found[0]
+        raise DataError(f"{source}: there is no column {asked[0]!r}; {there}")
+    label = label or _find_label(names, source)
     if texts is None:
         texts = tuple(name for name in text_names if name != label)
         if len(texts) not in (1, 2):
+            found = f"text is in {', '.join(texts)}" if texts else "none but the label holds text"
             raise DataError(
-                f"which column is the text? Name it with --text-column (twice for pairs); "
-                f"the columns are {', '.join(names)}"
+                f"{source}: which column is the text? Name it with --text-column (twice for pairs), also where it "
+                f"holds numbers; {there}, and {found}"
             )
+    if label in texts:
+        raise DataError(f"{source}: column {label!r} is the label and cannot be a text too; {there}")
     return Columns(texts=texts, label=label)
+
+
+def _find_label(names: Sequence[str], source: str) -> str:
+    found = [name for name in names if name.lower() in LABEL_COLUMNS]
+    if len(found) != 1:
+        raise DataError(
+            f"{source}: which column is the label? Name it with --label-column; the columns are {', '.join(names)}"
+        )
+    return found[0]
 
 
 def label_names(values: Sequence[object]) -> tuple[str, ...]:

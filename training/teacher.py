@@ -140,7 +140,7 @@ def _ask(
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}")  # runs side by side may share the cache
-    with disk_errors(part):
+    with disk_errors(path, part=part):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part)
         part.replace(path)

@@ -34,13 +34,12 @@ VALIDATION = "validation"
 
 
 class Workshop:
-    """One run's configuration, folder and tools. Makes the folder; raises ConfigError when it cannot."""
+    """One run's configuration, folder and tools. Makes the folders; raises ConfigError when it cannot."""
 
     def __init__(self, config: TrainConfig, output: Path) -> None:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"--output {output} cannot be written ({error.strerror}); choose another") from error
+        if config.teacher_cache is not None:
+            _make_folder("--teacher-cache", config.teacher_cache)
+        _make_folder("--output", output)
         self.config = config
         self.output = output
 
@@ -160,3 +159,10 @@ class Workshop:
 
     def _encode(self, examples: Sequence[Example]) -> EncodedSplit:
         return encode(examples, self.tokenizer, self.config.max_length)
+
+
+def _make_folder(flag: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{flag} {folder} cannot be written ({error.strerror}); choose another") from error

@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from sparsebert.errors import ConfigError
-from sparsebert.files import LEFTOVER_AGE_S, check_writable, new_folder, write_whole
+from sparsebert.files import LEFTOVER_AGE_S, check_file_writable, check_writable, new_folder, write_whole
 
 
 def writing(target):
@@ -101,7 +102,7 @@ def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path):
         write_whole(tmp_path / "folder", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     write_whole(tmp_path / "file", "text")
-    check_writable(tmp_path / "file", "--out")
+    check_file_writable(tmp_path / "file", "--out")
     assert (tmp_path / "file").read_text() == "text"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
@@ -125,3 +126,13 @@ def test_what_a_killed_process_had_set_aside_comes_back(tmp_path):
         part.read_text()
     assert (tmp_path / "sparse" / "a").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_a_place_is_tried_without_a_trace(tmp_path):
+    check_writable(tmp_path / "new" / "sparse")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "sparse", Path("/proc/sparse")):
+        with pytest.raises(ConfigError, match="sparse cannot be written .*; choose another --output"):
+            check_writable(place)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -70,6 +70,19 @@ def test_the_split_by_hash_is_fixed():
         ({"train.csv": "text,label\n", "validation.csv": "text,label\nx,1\n"}, "is empty"),
         ({"train.csv": "text,label\nx,1\ny,1\n", "validation.csv": "text,label\nx,1\n"}, "single label '1'"),
         ({"train.csv": "text,label\nx,1\ny,0\n", "validation.csv": "label\n1\n"}, "no column 'text'"),
+        (
+            {"train.csv": "text,label\nx,1\ny,0\n", "validation.csv": "label\n1\n"},
+            "/validation.csv: there is no ",
+        ),
+        ({"train.jsonl": ""}, "/train.jsonl is empty; it needs rows with text and label"),
+        (
+            {"train.csv": "text,label\nx,1\ny,0\n"},
+            "/train.csv has 2 rows, too few to keep 15% .* add one",
+        ),
+        (
+            {"train.csv": "text,label\n1,a\n2,b\n"},
+            "/train.csv: which column .* holds numbers; .* none but the",
+        ),
     ],
 )
 def test_bad_folders_are_told(tmp_path, files, message):
@@ -89,6 +102,8 @@ def test_bad_choices_are_told():
         load_data(DataConfig(task="sst3"))
     with pytest.raises(ConfigError, match="--task custom needs --data-dir"):
         DataConfig(task="custom")
+    with pytest.raises(ConfigError, match="--text-column names 'a' twice"):
+        DataConfig(data_dir=Path("x"), text_columns=("a", "a"))
     with pytest.raises(ConfigError, match="given 3 times"):
         DataConfig(data_dir=Path("x"), text_columns=("a", "b", "c"))
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_a_family_leaves_a_checkpoint_for_each_target(config, tmp_path):
     assert (tmp_path / "sparse-70").exists()
 
 
+def test_another_runs_checkpoint_is_told_before_the_targets_before_it_are_trained(config, tmp_path, capsys):
+    words = flags_of(config, tmp_path)
+    assert run([*words, "--sparsity", "0.4,0.5"]) == 0
+    shutil.rmtree(tmp_path / "sparse-40")
+    assert run([*words, "--sparsity", "0.3,0.5"]) == 1
+    assert "sparse-50 holds a run with other settings or data" in capsys.readouterr().err
+    assert not (tmp_path / "sparse-30").exists()
+
+
 def test_activations_of_blocks_that_are_gone_are_not_missed(config, tmp_path):
     words = ["--importance", "activation", "--min-heads", "0", "--min-neurons", "0", "--sparsity", "0.85,0.92"]
     assert run([*flags_of(config, tmp_path), *words]) == 0
@@ -113,8 +123,8 @@ def test_a_budget_that_is_missed_says_why(config, tmp_path, caplog):
     words = ["--sparsity", "0.6", "--neuron-multiple", "24", "--min-heads", "1", "--no-reactivation"]
     assert run([*flags_of(config, tmp_path), *words]) == 0
     told = read_run(tmp_path / "sparse").missed_budget
-    assert "are removed instead of 60.00%: floors, multiples and whole units allow nothing nearer" in told
-    assert told.endswith("without units that left (--no-reactivation)")
+    assert "are removed instead of 60.00%: the most valuable whole units that were found leave " in told
+    assert told.endswith("units that left could not return (--no-reactivation)")
     assert told in caplog.text
     assert told in render(describe(tmp_path / "sparse"))
 
@@ -177,7 +187,7 @@ def test_a_target_that_cannot_be_met_is_told_before_the_others_are_trained(confi
     words = flags_of(config, tmp_path)
     assert run([*words, "--sparsity", "0"]) == 0
     assert run([*words, "--sparsity", "0.5,0.99", "--min-heads", "1"]) == 1
-    assert "99.0% of the encoder cannot be removed" in capsys.readouterr().err
+    assert "removing 99.0% of the encoder's parameters is not possible" in capsys.readouterr().err
     assert not (tmp_path / "sparse-50").exists()
 
 

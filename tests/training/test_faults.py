@@ -27,15 +27,22 @@ def test_what_is_half_written_goes(tmp_path):
     part, whole = tmp_path / "file.part", tmp_path / "file"
     whole.write_text("old")
     with (
-        pytest.raises(
-            CheckpointError, match="file.part cannot be written .*No space left.* what was saved before is whole"
-        ),
-        disk_errors(part),
+        pytest.raises(CheckpointError, match="file cannot be written .*No space left.* what was saved before is whole"),
+        disk_errors(whole, part=part),
     ):
         part.write_text("half")
         raise OSError(28, "No space left on device")
     assert not part.exists()
     assert whole.read_text() == "old"
+
+
+def test_only_what_the_block_made_is_removed(tmp_path):
+    theirs = tmp_path / "notes.csv"
+    theirs.write_text("of the user")
+    for names in ({"path": theirs}, {"path": tmp_path / "file", "part": theirs}):
+        with pytest.raises(CheckpointError, match="cannot be written"), disk_errors(**names):
+            raise FileExistsError(17, "File exists")
+    assert theirs.read_text() == "of the user"
 
 
 def test_libraries_have_errors_of_their_own(tmp_path):

@@ -22,12 +22,12 @@ class Counting(LabelObjective):
         return 0.0 * answer.logits_BC.sum() + float(self.calls)
 
 
-def a_loop(bert_dir, folder, objective):
+def a_loop(bert_dir, folder, objective, every_s=0.0):
     texts = [EncodedExample([2, 7, 8, 3], [0] * 4, index % 2) for index in range(50)]
     return StageLoop(
         name="stage", model=load_dense(str(bert_dir)), data=EncodedSplits(train=texts, validation=texts[:4], pad_id=0),
         objective=objective, config=LoopConfig(epochs=1, batch_size=1), accelerator=Accelerator(cpu=True),
-        snapshot=SnapshotFile(folder / "stage.pt", "stage", 0.0), seed=0,
+        snapshot=SnapshotFile(folder / "stage.pt", "stage", every_s), seed=0,
         cpu_clock_s=count().__next__,
     )  # fmt: skip
 
@@ -38,6 +38,22 @@ def test_a_loss_point_is_of_the_steps_since_the_one_before(bert_dir, tmp_path):
     assert [(point.step, point.training_loss) for point in loop.losses] == [(20, 10.5), (40, 30.5)]
     assert [(point.step, point.training_loss) for point in loop.evaluations] == [(50, 25.5)]  # since the last of them
     assert loop.cpu_s == 50  # a tick of the clock for each step
+
+
+def test_a_kill_inside_an_evaluation_costs_no_step(bert_dir, tmp_path, monkeypatch):
+    def killed(*_arguments):
+        raise KeyboardInterrupt
+
+    objective = Counting()
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.predict_logits", killed)
+        with pytest.raises(KeyboardInterrupt):
+            a_loop(bert_dir, tmp_path, objective, every_s=1e9).run()
+    assert objective.calls == 50
+    again = a_loop(bert_dir, tmp_path, objective, every_s=1e9)
+    again.run()
+    assert objective.calls == 50
+    assert [(point.step, point.training_loss) for point in again.evaluations] == [(50, 25.5)]
 
 
 def test_losses_survive_a_kill(bert_dir, tmp_path):

@@ -101,7 +101,7 @@ def test_a_budget_that_is_missed_says_why(dense_dir, tmp_path, caplog):
     words = ["prune", str(dense_dir), "--output", str(tmp_path / "a"), "--sparsity", "0.6", "--min-heads", "1"]
     assert run([*words, "--neuron-multiple", "24"]) == 0
     told = read_run(tmp_path / "a").missed_budget
-    assert "are removed instead of 60.00%: floors, multiples and whole units allow nothing nearer" in told
+    assert "are removed instead of 60.00%: the most valuable whole units that were found leave " in told
     assert told in caplog.text
 
 
@@ -152,6 +152,8 @@ def test_an_output_that_is_something_else_is_told_before_the_work(dense_dir, tmp
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="exists and is no checkpoint"):
         prune(tmp_path / "never-read", tmp_path, config)
+    with pytest.raises(ConfigError, match=r"notes.txt/a/b cannot be written \(Not a directory"):
+        prune(tmp_path / "never-read", tmp_path / "notes.txt" / "a" / "b", config)
 
 
 def test_examples_are_drawn_by_the_seed():

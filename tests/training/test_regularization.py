@@ -8,7 +8,9 @@ from sparsebert.masks import MaskSet
 from training.costs import MacCost, ParameterCost
 from training.hard_concrete import HardConcreteGates
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+from training.recipes import demo
 from training.regularization import GateL0, RegularizerConfig, make_gates, make_regularizer
+from training.schedule import RampConfig, SparsityRamp
 from training.units import neuron_weight_norms_LF
 
 # a head costs 3 * (4 * 2 + 2) + 2 * 4 = 38 parameters, a neuron 2 * 4 + 1 = 9
@@ -92,18 +94,37 @@ def test_hard_concrete_gates_start_open_and_are_closed_at_random():
         assert gates().neurons_LF.tolist() == [[0.5] * 3] * 2  # the median draw
 
 
-def test_l0_meets_the_share_that_it_is_given(model):
+@pytest.mark.parametrize("num_steps", [54, 174, 536])
+@pytest.mark.parametrize("ramp", [demo().pruning.ramp, RampConfig(shape="cubic", frozen_share=0.1)])
+def test_l0_meets_its_share_at_the_cut_in_few_steps_and_in_many(ramp, num_steps):
+    """54 are those of the recipe of the demo; units are worth something to the task, most of them little."""
     torch.manual_seed(0)
-    gates, regularizer = regularizer_of("l0", 1.0)
+    masks, target = MaskSet.dense(6, 12, 96), SparsityRamp(final=0.67, config=ramp)
+    gates = make_gates("l0", masks)
+    wide = DENSE.model_copy(update={"heads_L": (12,) * 6, "neurons_L": (96,) * 6})
+    regularizer = make_regularizer(RegularizerConfig(name="l0"), gates, wide)
     assert isinstance(regularizer, GateL0)
-    optimizer = torch.optim.Adam(
-        [{"params": list(gates.parameters())}, {"params": regularizer.multipliers(), "maximize": True}], lr=0.05
-    )
-    for _ in range(600):
-        optimizer.zero_grad()
-        regularizer.penalty(model, 0.4).backward()
+    optimizer = torch.optim.AdamW(regularizer.parameter_groups(target.steps_to_prune(num_steps)))
+    worth_LF = torch.rand(6, 96) ** 3 * 4 / 576
+    for step in range(num_steps):
+        loss = -(gates._draw()[1] * worth_LF).sum()
+        (loss + regularizer.penalty(None, target.pull(step, num_steps))).backward()
+        if target.is_frozen(step + 1, num_steps):
+            break
         optimizer.step()
-    assert regularizer.expected_share().item() == pytest.approx(0.4, abs=0.03)
+        optimizer.zero_grad()
+    assert regularizer.expected_share().item() == pytest.approx(0.67, abs=0.04)
+    assert regularizer.missed(0.67) == ""
+    open_LF = torch.from_numpy(gates.openness().neurons_LF)
+    best, rest = worth_LF >= worth_LF.quantile(0.8), worth_LF < worth_LF.quantile(0.5)
+    assert open_LF[best].mean() > open_LF[rest].mean() + 0.1
+
+
+def test_units_that_an_earlier_target_removed_start_nearly_shut():
+    masks = MaskSet(heads_LH=np.array([[1, 0], [1, 1]], bool), neurons_LF=np.array([[1, 1, 0], [1, 1, 1]], bool))
+    openness = HardConcreteGates(masks).openness()
+    assert openness.heads_LH == pytest.approx(np.array([[0.984, 0.1], [0.984, 0.984]]), abs=1e-2)
+    assert openness.neurons_LF[0, 2] == pytest.approx(0.1, abs=1e-2)
 
 
 def test_l0_counts_in_the_currency_of_the_budget_and_what_is_gone_already(model):

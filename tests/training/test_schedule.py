@@ -44,11 +44,11 @@ def test_a_ramp_never_falls_and_ends_on_target(shape, final, start, tail, steps)
     assert all(value == values[-1] for step, value in enumerate(values) if schedule.is_frozen(step, steps))
 
 
-def test_a_regulariser_is_not_kept_waiting_for_one_cut():
+def test_a_regulariser_is_not_kept_waiting_for_one_cut_and_arrives_before_it():
     config = RampConfig(shape="one-shot", warmup_share=0.0, frozen_share=0.0)
-    ramp = SparsityRamp(initial=0.2, final=0.6, config=config)
-    assert [ramp.share(step, 4) for step in range(5)] == [0.2, 0.2, 0.2, 0.2, 0.6]
-    assert [ramp.pull(step, 4) for step in range(5)] == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+    ramp = SparsityRamp(initial=0.2, final=0.8, config=config)
+    assert [ramp.share(step, 4) for step in range(5)] == [0.2, 0.2, 0.2, 0.2, 0.8]
+    assert [ramp.pull(step, 4) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
 
 
 def test_the_tail_is_frozen():

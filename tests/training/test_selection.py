@@ -7,10 +7,11 @@ from sparsebert.errors import BudgetError, ConfigError
 from sparsebert.geometry import Geometry
 from sparsebert.latency import Curve, ShapeLatency
 from sparsebert.masks import MaskSet
+from training.budget import missed_budget
 from training.costs import LatencyCost, MacCost, ParameterCost
 from training.importance import UnitScores
 from training.pruner import masked_geometry
-from training.selection import KeepFloor, SelectionRules, largest_share, select_units
+from training.selection import KeepFloor, SelectionRules, _best, _Found, largest_share, select_units
 
 # a head costs 3 * (8 * 2 + 2) + 2 * 8 = 70 parameters, a neuron 2 * 8 + 1 = 17
 DENSE = Geometry(
@@ -70,9 +71,45 @@ def test_every_layer_keeps_its_floor_at_the_largest_sparsity():
 
 
 def test_an_impossible_budget_says_what_is_possible():
-    with pytest.raises(BudgetError, match=r"95.0% of the encoder cannot be removed: .* at most 72.9% can"):
+    with pytest.raises(
+        BudgetError,
+        match=r"removing 95.0% .* every layer keeps .* most is removing 72.9% .*; ask for less or lower the floors$",
+    ):
         select_units(UnitScores(np.zeros((2, 4)), np.zeros((2, 10))), DENSE, 0.95, RULES)
     assert largest_share(DENSE, RULES) == pytest.approx(1 - 270 / 996)
+
+
+def test_without_floors_none_are_to_be_lowered_and_time_is_told_as_a_speedup():
+    flat = UnitScores(np.zeros((2, 4)), np.zeros((2, 10)))
+    with pytest.raises(BudgetError) as error:
+        select_units(flat, DENSE, 1 - 1 / 500, SelectionRules(), LatencyCost(SHAPE))
+    assert str(error.value) == (
+        "a speedup of 500 is not possible: embeddings and classifier stay; the most is a speedup of 14; ask for less"
+    )
+
+
+def test_the_most_that_a_layer_can_lose_binds_in_layer_scope():
+    rules = SelectionRules(floor=KeepFloor(heads=1, neurons=2), scope="layer")
+    most = largest_share(DENSE, rules, LatencyCost(SHAPE))
+    flat = UnitScores(np.ones((2, 4)), np.ones((2, 10)))
+    select_units(flat, DENSE, most - 1e-6, rules, LatencyCost(SHAPE))
+    with pytest.raises(BudgetError, match="the same share to lose .* or give --prune-scope global"):
+        select_units(flat, DENSE, most + 1e-3, rules, LatencyCost(SHAPE))
+    assert most < largest_share(DENSE, SelectionRules(floor=rules.floor), LatencyCost(SHAPE))
+
+
+def test_a_selection_worth_as_much_that_takes_the_budget_is_preferred():
+    far, near, poor = (_Found([], value, used) for value, used in ((100.0, 0.6), (99.5, 0.995), (90.0, 1.0)))
+    assert _best([far, near, poor]) is near
+    assert _best([far, poor]) is far
+
+
+def test_a_missed_budget_claims_no_more_than_was_looked_at():
+    assert missed_budget(0.5, 0.5) == ""
+    assert missed_budget(0.6, 0.5) == (
+        "60.00% are removed instead of 50.00%: the most valuable whole units that were found leave 20.0% of the budget "
+        "unused"
+    )
 
 
 def test_a_negative_floor_is_refused():

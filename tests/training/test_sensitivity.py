@@ -100,6 +100,7 @@ def test_fewer_examples_and_the_usual_shares(dense_dir, tmp_path):
         (["--examples", "0"], "--examples is 0; it must be at least 1"),
         (["--shares", "0.5,0"], "shares must be different, above 0 and at most 1"),
         (["--shares", "0.5,0.5"], "shares must be different, above 0 and at most 1"),
+        (["--output", "/proc/s.json"], "/proc/s.json cannot be written"),
         (["--output", "nowhere/s.json"], "--output nowhere/s.json cannot be written; give a file in a folder that"),
     ],
 )
@@ -112,7 +113,21 @@ def test_bad_flags_are_one_clear_line(dense_dir, tmp_path, capsys, words, messag
 def test_a_share_that_is_no_number_is_a_usage_error(dense_dir, tmp_path, capsys):
     words = ["sensitivity", str(dense_dir), "--output", str(tmp_path / "s.json"), "--shares", "half"]
     assert run(words) == 2
-    assert "usage: sparsebert sensitivity" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "usage: sparsebert sensitivity" in error
+    assert "--shares: 'half' is not a number or a list of them" in error
+
+
+def test_the_table_is_told_also_when_the_record_cannot_be_written(dense_dir, tmp_path, capsys, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.sensitivity_cli.write_whole", full)
+    words = ["sensitivity", str(dense_dir), "--output", str(tmp_path / "s.json"), "--examples", "2", "--shares", "1"]
+    assert run(words) == 1
+    told = capsys.readouterr()
+    assert "costliest block: " in told.out
+    assert "No space left on device" in told.err
 
 
 def test_a_sparse_checkpoint_is_told(sparse_dir, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import sys
 from contextlib import closing, redirect_stderr
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from training.sweep.conduct import Sweep
 from training.sweep.plan import plan_sweep
 from training.sweep.runner import Outcome
 
-FAR_TOO_MUCH = "99.0% of the encoder cannot be removed"
+FAR_TOO_MUCH = "removing 99.0% of the encoder's parameters is not possible"
 
 
 class InProcessRunner:
@@ -183,6 +184,15 @@ def test_bad_words_are_one_clear_line(tmp_path, capsys, flags, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "sweep").exists()
+
+
+def test_without_its_machines_a_sweep_leaves_nothing_behind(tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    words = ["sweep", "--output", str(tmp_path / "sweep"), "--grid", "sparsity=0.5", "--ray", "local"]
+    assert run(words) == 1
+    assert "--ray needs: pip install" in capsys.readouterr().err
+    assert "results.csv" not in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_is_told(tmp_path, capsys):

@@ -48,6 +48,7 @@ def test_columns_are_found():
         (None, "nope", "no column 'nope'"),
         (None, None, "which column is the label"),
         (None, "stars", "which column is the text"),
+        (("a", "stars"), "stars", "the table: column 'stars' is the label and cannot be a text too"),
     ],
 )
 def test_a_choice_that_is_not_clear_names_the_cure(texts, label, message):

@@ -8,6 +8,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
 import training.teacher
+from sparsebert.errors import ConfigError
 from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.data import DataConfig
@@ -58,6 +59,16 @@ def test_runs_side_by_side_wait_for_the_one_that_asks(config, tmp_path, monkeypa
     with FileLock(lock):  # what is there is read without a lock: a cache may be on a disk that cannot be written
         run_training(cached, tmp_path / "b")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("inside", ["", "below"])
+def test_a_cache_that_cannot_be_a_folder_is_refused_at_once_and_the_file_stays(config, tmp_path, inside):
+    notes = tmp_path / "notes.csv"
+    notes.write_text("of the user")
+    with pytest.raises(ConfigError, match=r"--teacher-cache .*notes.csv.* cannot be written .*; choose another"):
+        run_training(replace(config, teacher_cache=notes / inside), tmp_path / "a")
+    assert notes.read_text() == "of the user"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("states_weight", [0.0, 1.0])

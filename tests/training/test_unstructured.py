@@ -14,6 +14,7 @@ from training.loading import load_dense
 from training.unstructured.cli import NO_SPEED, build_parser
 from training.unstructured.methods import METHODS, along_ramp, at_once, in_rounds
 from training.unstructured.pruner import WeightPruner
+from training.unstructured.stage import _warn_of_few_cuts
 from training.unstructured.weights import EncoderWeights, LowestScores
 
 ENCODER_WEIGHTS = 3 * (4 * 16 * 16 + 2 * 16 * 24)
@@ -130,6 +131,26 @@ def test_an_update_that_was_not_due_is_made_up_for(model):
     assert sum(int((linear.weight == 0).sum()) for linear in pruner.weights.linears) == ENCODER_WEIGHTS // 2
 
 
+def test_movement_cuts_as_soon_as_the_ramp_ends_also_in_short_runs(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    assert pruner.cuts(6) == [5]  # the tail begins after 4.2
+    assert pruner.cuts(160) == [20, 40, 60, 80, 100, 112]
+    for step in range(5):
+        a_loss(model).backward()
+        pruner.after_backward(step, 6)
+    assert pruner.encoder_sparsity == pruner.weights.sparsity == 0.5
+    assert WeightPruner(model_like(model), MAGNITUDE_AFTER, 0.5).cuts(6) == []
+
+
+def test_too_few_steps_for_a_ramp_are_told(model, caplog):
+    _warn_of_few_cuts("movement-50", WeightPruner(model, MOVEMENT, 0.5), 6)
+    assert "movement-50: 6 steps are few, weights leave after step 5 alone; give more --retrain-epochs" in caplog.text
+
+
+def model_like(model):
+    return type(model)(model.config)
+
+
 def words(method, bert_dir, reviews_dir, output):
     return [
         "baseline", method, "--model", str(bert_dir), "--data-dir", str(reviews_dir), "--output", str(output),
@@ -210,9 +231,9 @@ def test_faults_are_told_in_words(bert_dir, reviews_dir, tmp_path, capsys, monke
 
 def test_no_training_is_told(bert_dir, reviews_dir, tmp_path, capsys):
     given = words("movement", bert_dir, reviews_dir, tmp_path)
-    given[given.index("--retrain-epochs") + 1] = "0"
-    assert run(given) == 1
-    assert "--retrain-epochs is 0" in capsys.readouterr().err
+    for flag, value in (("--retrain-epochs", "0"), ("--retrain-epochs", "-1"), ("--retrain-learning-rate", "3")):
+        assert run([*given, flag, value]) == 1
+        assert f"{flag} is {value}; " in capsys.readouterr().err
 
 
 def test_methods_of_the_pretrained_model_need_it(bert_dir, reviews_dir, tmp_path, capsys):

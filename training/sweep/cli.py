@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sparsebert.cpus import available_cpus
 from sparsebert.errors import ConfigError, TrainingError
+from sparsebert.files import check_writable
 from training.flags import number
 from training.sweep.cluster import RayRunner
 from training.sweep.conduct import RESULTS_FILE, Sweep
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     points = plan_sweep(read_axes(options.grid, options.seeds), shared)
     sweep = Sweep(points, options.output.resolve(), Path.cwd())
     if not options.dry_run:
-        _make_folder(sweep.output)
+        check_writable(sweep.output / RESULTS_FILE)
         with logging_redirect_tqdm():
             _run(sweep, machines)
     sys.stdout.write(to_table(sweep.rows()))
@@ -130,12 +131,14 @@ def _make_folder(output: Path) -> None:
 def _run(sweep: Sweep, machines: Machines) -> None:
     try:
         with _runner(machines) as runner, _interrupted_by_signals():
+            _make_folder(sweep.output)  # not before: without its machines a sweep leaves nothing behind
             sweep.run(runner)
     except KeyboardInterrupt:
         logger.info("stopped with %d points left; the same command goes on where they are", len(sweep.left()))
         raise
     finally:
-        logger.info("-> %s", sweep.output / RESULTS_FILE)
+        if (sweep.output / RESULTS_FILE).exists():
+            logger.info("-> %s", sweep.output / RESULTS_FILE)
 
 
 def _runner(machines: Machines) -> AbstractContextManager[Runner]:

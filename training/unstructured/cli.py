@@ -13,6 +13,7 @@ from sparsebert.checkpoint import RunRecord
 from sparsebert.errors import ConfigError
 from training.config import TrainConfig
 from training.flags import add_data, add_dense_training, add_output, add_shares, build_config, no_flags, number
+from training.ranges import check_epochs, check_learning_rate
 from training.terminal import tidy_terminal
 from training.unstructured.methods import METHODS
 
@@ -68,6 +69,8 @@ def baseline_config(options: argparse.Namespace) -> TrainConfig:
             f"{options.method} starts from the pretrained model, and with --epochs 0 there is only the dense one; "
             "give --model the pretrained model and --epochs at least 1"
         )
+    check_epochs(options.retrain_epochs, "--retrain-epochs")
+    check_learning_rate(options.retrain_learning_rate, "--retrain-learning-rate")
     given: dict[str, Any] = {"epochs": options.retrain_epochs, "learning_rate": options.retrain_learning_rate}
     retraining = replace(config.dense, **{name: value for name, value in given.items() if value is not None})
     if not retraining.epochs:

@@ -24,6 +24,7 @@ class WeightPruner:
     """
 
     may_skip_blocks = False
+    told = "of the encoder's weights are 0"
 
     def __init__(self, model: SparseBertForSequenceClassification, method: Method, final: float) -> None:
         self.weights = EncoderWeights(model)
@@ -44,7 +45,7 @@ class WeightPruner:
         if self._movement is not None:
             self._movement.to(device)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self, num_steps: int) -> list[dict[str, Any]]:  # noqa: ARG002 (protocol)
         """Nothing is learned besides the weights."""
         return []
 
@@ -65,10 +66,20 @@ class WeightPruner:
         """Score, and let weights leave or return when the method says so."""
         if self._movement is not None:
             self._movement.observe(loss_scale)
-        share = self._method.share(step + 1, num_steps, self._final)
-        due = self._movement is None or (step + 1) % UPDATE_EVERY_STEPS == 0
-        if due and share > self._share:
-            self._cut_to(share)
+        if self._is_cut_after(step + 1, num_steps):
+            self._cut_to(self._method.share(step + 1, num_steps, self._final))
+
+    def cuts(self, num_steps: int) -> list[int]:
+        """After which of `num_steps` steps weights leave."""
+        return [step for step in range(1, num_steps + 1) if self._is_cut_after(step, num_steps)]
+
+    def _is_cut_after(self, step: int, num_steps: int) -> bool:
+        """Whether the share has risen, by movement every few steps only, or reaches its end."""
+        every = 1 if self._movement is None else UPDATE_EVERY_STEPS
+        now, before, last = (
+            self._method.share(max(0, at), num_steps, self._final) for at in (step, step - 1, step - every)
+        )
+        return now >= self._final > before or (step % every == 0 and now > last)
 
     def settle(self) -> None:
         """Zeros are final, those that the last steps were trained with: they are written into the matrices."""

@@ -4,6 +4,7 @@ Knows nothing about the command line.
 """
 
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -17,9 +18,13 @@ from training.faults import memory_errors
 from training.geometry import geometry_of
 from training.judging import Trained, save_stage
 from training.modeling import SparseBertForSequenceClassification
-from training.stages import Stages, is_finished
+from training.stages import Stages, check_folder, is_finished
 from training.unstructured.methods import METHODS, MethodName
 from training.unstructured.pruner import WeightPruner
+
+logger = logging.getLogger(__name__)
+
+FEW_CUTS = 3  # fewer are no ramp
 
 
 def run_baseline(method: MethodName, config: TrainConfig, output: Path) -> dict[str, RunRecord]:
@@ -35,25 +40,31 @@ def run_baseline(method: MethodName, config: TrainConfig, output: Path) -> dict[
 def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, RunRecord]:
     if stages.shop.accelerator.num_processes > 1:
         raise ConfigError("baselines run in one process; start 'sparsebert baseline' without 'accelerate launch'")
+    output, names = stages.shop.output, {f"{method}-{100 * share:.4g}": share for share in config.budget.shares}
+    for name, share in names.items():
+        check_folder(output / name, _fingerprint(stages, name, share))  # told now, not after the ones before it
     dense = stages.dense()
     records = {dense.name: read_run(dense)}
-    for share in config.budget.shares:
-        name = f"{method}-{100 * share:.4g}"
+    for name, share in names.items():
         _train(stages, method, name, share)
-        records[name] = read_run(stages.shop.output / name)
+        records[name] = read_run(output / name)
     stages.finish()
     return records
 
 
+def _fingerprint(stages: Stages, name: str, share: float) -> str:
+    return hashlib.sha256(f"{stages.shop.fingerprint(name)} {share:.6f}".encode()).hexdigest()
+
+
 def _train(stages: Stages, method: MethodName, name: str, share: float) -> None:
-    shop, folder = stages.shop, stages.shop.output / name
-    fingerprint = hashlib.sha256(f"{shop.fingerprint(name)} {share:.6f}".encode()).hexdigest()
+    shop, folder, fingerprint = stages.shop, stages.shop.output / name, _fingerprint(stages, name, share)
     if is_finished(folder, fingerprint):
         return
     model = _start(stages, method)
     geometry = geometry_of(model)
     pruner = WeightPruner(model, METHODS[method], share)
     loop = stages.loop(name, model, stages.config.sparse, stages.distilled(), fingerprint, pruner)
+    _warn_of_few_cuts(name, pruner, loop.num_steps)
     loop.run()
     pruner.settle()
     trained = Trained(
@@ -63,6 +74,15 @@ def _train(stages: Stages, method: MethodName, name: str, share: float) -> None:
     )  # fmt: skip
     save_stage(shop, folder, model, trained, stage="baseline", fingerprint=fingerprint)
     shop.forget(name)
+
+
+def _warn_of_few_cuts(name: str, pruner: WeightPruner, num_steps: int) -> None:
+    cuts = pruner.cuts(num_steps)
+    if 0 < len(cuts) < FEW_CUTS:
+        logger.warning(
+            "%s: %d steps are few, weights leave after step %s alone; give more --retrain-epochs",
+            name, num_steps, " and ".join(map(str, cuts)),
+        )  # fmt: skip
 
 
 def _start(stages: Stages, method: MethodName) -> SparseBertForSequenceClassification:
