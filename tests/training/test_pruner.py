@@ -121,7 +121,7 @@ def test_a_cut_that_gates_did_not_choose_is_told(caplog):
     ramp = SparsityRamp(final=0.67, config=config.ramp)
     pruner = Pruner(MODEL, MaskSet.dense(2, 4, 10), DENSE, config, ramp, ParameterCost())
     take_step(pruner, 0, 1)
-    assert "the gates of L0 expect 1.5% to be removed and 67.0% are" in caplog.text
+    assert "the gates of L0 expect 1.6% to be removed and 67.0% are" in caplog.text
 
 
 def test_a_short_run_still_ends_on_target():

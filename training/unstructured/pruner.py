@@ -66,20 +66,23 @@ class WeightPruner:
         """Score, and let weights leave or return when the method says so."""
         if self._movement is not None:
             self._movement.observe(loss_scale)
-        if self._is_cut_after(step + 1, num_steps):
-            self._cut_to(self._method.share(step + 1, num_steps, self._final))
+        share = self._method.share(step + 1, num_steps, self._final)
+        if share > self._share and self._is_due(step + 1, share):
+            self._cut_to(share)
 
     def cuts(self, num_steps: int) -> list[int]:
-        """After which of `num_steps` steps weights leave."""
-        return [step for step in range(1, num_steps + 1) if self._is_cut_after(step, num_steps)]
+        """After which of `num_steps` steps from now weights will leave."""
+        found, reached = [], self._share
+        for step in range(1, num_steps + 1):
+            share = self._method.share(step, num_steps, self._final)
+            if share > reached and self._is_due(step, share):
+                found.append(step)
+                reached = share
+        return found
 
-    def _is_cut_after(self, step: int, num_steps: int) -> bool:
-        """Whether the share has risen, by movement every few steps only, or reaches its end."""
-        every = 1 if self._movement is None else UPDATE_EVERY_STEPS
-        now, before, last = (
-            self._method.share(max(0, at), num_steps, self._final) for at in (step, step - 1, step - every)
-        )
-        return now >= self._final > before or (step % every == 0 and now > last)
+    def _is_due(self, step: int, share: float) -> bool:
+        """By movement every few steps only, and when the ramp has reached its end."""
+        return self._movement is None or step % UPDATE_EVERY_STEPS == 0 or share >= self._final
 
     def settle(self) -> None:
         """Zeros are final, those that the last steps were trained with: they are written into the matrices."""
