@@ -103,9 +103,7 @@ class StageLoop:
         self._data = data
         self._objective = objective
         self._config = config
-        self._accelerator = accelerator
-        self._snapshot = snapshot
-        self._seed = seed
+        self._accelerator, self._snapshot, self._seed = accelerator, snapshot, seed
         self._pruner: Sparsifier = Unpruned(model) if pruner is None else pruner
         self._track = track
         self._clock_s, self._cpu_clock_s = clock_s, cpu_clock_s

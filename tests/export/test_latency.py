@@ -108,5 +108,5 @@ def test_what_cannot_be_written_or_run_is_told_before_the_measurement(run_dir, t
     assert run([*words, str(tmp_path / "table.json"), "--threads", "-1"]) == 1
     assert "--threads is -1" in capsys.readouterr().err
     assert run([*words, "/proc/table.json"]) == 1
-    assert "--out /proc/table.json cannot be written (" in capsys.readouterr().err
+    assert "/proc/table.json cannot be written (" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
