@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +25,9 @@ GOOD = ("good", "great", "fine", "lovely")
 BAD = ("bad", "poor", "awful", "dull")
 FILLER = ("the", "film", "was", "a", "plot", "and", "very", "actor", "scene", "it")
 SLOW = ("tests/training/", "tests/pipeline/", "tests/export/")
+# How long an example takes says something of the machine only.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *FILLER)
 
 

@@ -63,7 +63,7 @@ def run_graph(graph, inputs) -> np.ndarray:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     form=st.builds(Form, **EXACT), seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 4), tokens=st.integers(1, 12)
 )

@@ -95,7 +95,7 @@ def mask_sets(draw) -> MaskSet:
     return MaskSet(heads_LH=heads, neurons_LF=neurons)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(masks=mask_sets(), form=forms(), seed=st.integers(0, 99), batch=st.integers(1, 4), tokens=st.integers(1, 20))
 @torch.inference_mode()
 def test_masked_is_compact_is_onnx_in_every_form(masks, form, seed, batch, tokens):
@@ -108,7 +108,7 @@ def test_masked_is_compact_is_onnx_in_every_form(masks, form, seed, batch, token
     assert run_graph(float_graph(small, form), inputs) == pytest.approx(masked, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(masks=mask_sets(), form=forms(), seed=st.integers(0, 99), weight_range=st.sampled_from(WEIGHT_RANGES))
 @torch.inference_mode()
 def test_int8_stays_near_and_does_not_depend_on_batch_mates(masks, form, seed, weight_range):

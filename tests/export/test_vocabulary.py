@@ -50,7 +50,7 @@ texts = st.text(alphabet="abcdnotehx ,", max_size=20)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(corpus=st.lists(texts, min_size=1, max_size=5), other=texts)
 def test_the_corpus_keeps_its_tokens_and_no_text_leaves_the_table(tokenizers, kind, corpus, other):
     whole = tokenizers[kind]

@@ -232,7 +232,7 @@ REQUESTS = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(request=REQUESTS, tail=st.binary(max_size=24), shift=st.sampled_from([None, 0, 0, 1, -1, 5]))
 def test_any_request_is_answered_or_refused_in_a_sentence(
     client: TestClient, request: dict, tail: bytes, shift: int | None

@@ -28,7 +28,7 @@ def make_model(seed: int) -> SparseBertForSequenceClassification:
     ).eval()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_what_the_smaller_model_learned_is_what_the_masked_one_knows(seed):
     rng = np.random.default_rng(seed)

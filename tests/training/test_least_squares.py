@@ -37,7 +37,7 @@ def test_inputs_that_never_change_get_no_weight(inputs):
     assert correction.bias_D.item() == pytest.approx(3.0)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 40),

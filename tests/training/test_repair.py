@@ -77,7 +77,7 @@ def test_a_duplicated_head_is_made_up_for(model):
     assert torch.allclose(logits(new, masks), logits(model, DENSE), atol=1e-4)
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_block_is_further_from_the_dense_one_than_before(model, seed):
     rng = np.random.default_rng(seed)

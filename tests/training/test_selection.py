@@ -40,7 +40,6 @@ def test_what_a_head_leaves_over_goes_to_neurons():
     assert masks.kept_neurons_L() == (1, 4)  # the floor's best and 16, 17, 18 of layer 1
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), sparsity=st.floats(0, 0.7))
 def test_the_budget_is_met_within_one_neuron(seed, sparsity):
     rng = np.random.default_rng(seed)
@@ -175,7 +174,7 @@ SHAPE = ShapeLatency(
 
 
 @pytest.mark.parametrize("cost", [ParameterCost(), MacCost(8), LatencyCost(SHAPE)])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.05, 0.7))
 def test_costs_by_blocks_add_up_and_the_budget_is_kept(cost, seed, share):
     rng = np.random.default_rng(seed)

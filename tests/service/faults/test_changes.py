@@ -210,5 +210,5 @@ def test_changes_in_any_order(
         {"written": tmp_path, "folder": tmp_path / "models", "logits": staticmethod(expected_logits)},
     )  # fmt: skip
     run_state_machine_as_test(
-        machine, settings=hypothesis_settings(max_examples=30, stateful_step_count=20, deadline=None, derandomize=True)
+        machine, settings=hypothesis_settings(max_examples=30, stateful_step_count=20, derandomize=True)
     )

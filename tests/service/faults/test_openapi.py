@@ -91,7 +91,7 @@ def test_every_operation(target: Target, mode: GenerationMode) -> None:
 def check_operation(cases: object, target: Target, mode: GenerationMode) -> None:
     names = st.fixed_dictionaries({"model": st.sampled_from(MODELS), "variant": st.sampled_from(VARIANTS)})
 
-    @settings(max_examples=NUM_EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=NUM_EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(case=cases, known=names)
     def check(case: object, known: dict[str, str | None]) -> None:
         if mode is GenerationMode.POSITIVE:  # a name that is there could mend what is wrong with the others

@@ -244,5 +244,5 @@ def check(call: Call) -> None:
         assert isinstance(error, allowed)
 
 
-Batching.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+Batching.TestCase.settings = settings(max_examples=50, stateful_step_count=50)
 TestBatching = Batching.TestCase
