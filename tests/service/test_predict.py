@@ -128,6 +128,7 @@ def test_compare(client: TestClient, expected_logits: Logits) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "sentence"),
     [
+        ({"variants": []}, 400, "comparing needs two different variants, variants names none"),
         ({"variants": ["dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "nope"]}, 404, "model 'reviews' has no variant 'nope'; it has dense, sparse"),
