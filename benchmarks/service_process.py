@@ -41,11 +41,16 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def log(self) -> str:
+        """What it wrote so far."""
+        return "".join(self._lines)
+
     def ending(self) -> tuple[int, str]:
         """Its exit status and all that it wrote; waits for both."""
         code = self.process.wait(timeout=60)
         self._reading.join()
-        return code, "".join(self._lines)
+        return code, self.log
 
     def _read(self, log: TextIO) -> None:
         for line in log:

@@ -32,6 +32,7 @@ from service.openapi import describe
 from service.opening import open_engine_with
 from service.rates import read_rate
 from service.refusing import ERROR_STATUS, refusal, refused, rejection, stopping, unexpected
+from service.rereading import KeysFile
 from service.routes import admin, compare, health, metrics, models, page, predict, reach, v2
 from service.routes.metrics import Gather, own_numbers
 from service.routes.v2 import infer
@@ -135,8 +136,10 @@ def create_app(
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    limited = bool(settings.rate_limit) or any(key.rate_limit for key in keys.keys)
-    app.openapi = cache(partial(describe, app, keys=bool(keys.keys), limited=limited))  # type: ignore[method-assign]
+    path = Path(settings.api_keys) if settings.api_keys else None
+    app.state.keys_file = KeysFile(path, read_keys, gate=gate, metrics=measured.keys, wall_clock_s=time.time)
+    described = cache(partial(describe, app))
+    app.openapi = lambda: described(keys=bool(gate.ring.keys), limited=gate.limits)  # type: ignore[method-assign]
     return app
 
 

@@ -27,6 +27,7 @@ from service.cluster.words import FLAG, asks_for_cluster, lone_flags
 from service.connections import GRACE_S, BoundedProtocol, cut_off_late
 from service.draining import Drain
 from service.errors import NotReadyError
+from service.hangups import Hangups, on_hangup
 from service.keys import KeyRing
 from service.memory import keep_from_collection
 from service.onnx_engine import RUNTIME_VERSION
@@ -75,6 +76,8 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     """Load all, listen, and answer until a signal, or until what computes died for good."""
     # Until the server listens to signals itself: as process 1 of a container it would not hear this one at all.
     signal.signal(signal.SIGTERM, _end)
+    hangups = Hangups()
+    on_hangup(hangups)
     ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
@@ -87,6 +90,7 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
             drain,
             end_requests=lambda: app.state.serving.close(),
             died=lambda: app.state.serving.workers.dead,
+            follow=lambda: app.state.keys_file.follow(hangups.num),
             patience_s=settings.request_timeout_s + GRACE_S,
         )
         keep_from_collection()
@@ -154,7 +158,7 @@ class DrainingServer(uvicorn.Server):
     """Keeps listening after the first signal until requests in flight are done, so that readiness can be asked.
 
     Ends by itself when what computes has died for good: whoever started it starts it again. Clients that let it wait
-    for more than `patience_s` are cut off.
+    for more than `patience_s` are cut off. Calls `follow` ten times a second.
     """
 
     def __init__(
@@ -164,12 +168,14 @@ class DrainingServer(uvicorn.Server):
         *,
         end_requests: Callable[[], Awaitable[None]],
         died: Callable[[], bool],
+        follow: Callable[[], None],
         patience_s: float,
     ) -> None:
         super().__init__(config)
         self._drain = drain
         self._end_requests = end_requests
         self._died = died
+        self._follow = follow
         self._patience_s = patience_s
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -184,6 +190,7 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         now_s = time.monotonic()
+        self._follow()
         if self._drain.is_late(now_s):
             await self._end_requests()  # each waiting request is told so, in the ticks that are left
         if self._drain.is_over(now_s) or self._died():

@@ -11,6 +11,7 @@ Stands before everything that reads a request. Knows nothing about models.
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from fastapi import Request, Response
 from starlette.routing import BaseRoute, Match
@@ -20,7 +21,8 @@ from service import keys
 from service.errors import ForbiddenError, NotEnabledError, RateLimitedError, ServiceError, UnauthenticatedError
 from service.exchange import RawHeaders
 from service.keys import Key, KeyRing
-from service.rates import Bucket, Rate, read_rate
+from service.limits import InForce, renew
+from service.rates import Bucket, Rate
 
 log = logging.getLogger(__name__)
 
@@ -37,32 +39,46 @@ Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
 
 
 class Gate:
-    """Without keys and limits it looks at the path and nothing else."""
+    """Without keys and limits it looks at the path and nothing else. Use it from the event loop."""
 
     def __init__(self, *, ring: KeyRing, rate: Rate | None, clock_s: Callable[[], float]) -> None:
-        self._ring = ring
-        own = {key.name: rate if key.rate_limit is None else read_rate(key.rate_limit) for key in ring.keys}
-        limits = own or {"": rate}
-        self._buckets = {name: Bucket(limit, clock_s) for name, limit in limits.items() if limit is not None}
-        self._asks_nobody = not ring.keys and not self._buckets
+        self._rate = rate
+        self._make_bucket = partial(Bucket, clock_s=clock_s)
+        self._in_force = InForce()
+        self.renew(ring)
+
+    def renew(self, ring: KeyRing) -> None:
+        """From the next request on these keys are in force; who was let in before is not asked again."""
+        self._in_force = renew(self._in_force, ring, self._rate, self._make_bucket)
+
+    @property
+    def ring(self) -> KeyRing:
+        """The keys in force."""
+        return self._in_force.ring
+
+    @property
+    def limits(self) -> bool:
+        """Whether anybody may be told to come back later."""
+        return bool(self._in_force.buckets)
 
     def admit(self, path: str, headers: RawHeaders, request_id: str) -> Bucket | None:
         """Let a request in, or raise what it is refused with; from whose limit its texts are taken, if any."""
         admin = is_admin(path)
-        if not admin and (self._asks_nobody or is_open(path)):
+        ring, buckets = self._in_force.ring, self._in_force.buckets
+        if not admin and (not (ring.keys or buckets) or is_open(path)):
             return None
-        if admin and not self._ring.has_admin:
+        if admin and not ring.has_admin:
             raise NotEnabledError(
-                "loading and unloading over HTTP is not enabled; make an admin key with `sparsebert key` and start the "
-                "service with --api-keys"
+                "loading and unloading over HTTP is not enabled; add an admin key to the file of --api-keys with "
+                "`sparsebert key`"
             )
         name = ""
-        if self._ring.keys:
+        if ring.keys:
             key = self._identify(headers)
             name = key.name
             if admin:
                 self._check_admin(key, request_id)
-        bucket = self._buckets.get(name)
+        bucket = buckets.get(name)
         if bucket is not None:
             self._limit(bucket)
         return bucket
@@ -73,7 +89,7 @@ class Gate:
             raise UnauthenticatedError(
                 "a key is needed; send it in the header Authorization: Bearer KEY, or in X-API-Key"
             )
-        key = self._ring.find(sent)
+        key = self._in_force.ring.find(sent)
         if key is None:
             raise UnauthenticatedError("the key is none of this service; ask whoever runs it for one")
         return key

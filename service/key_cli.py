@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
     append(options.api_keys, key)
     sys.stdout.write(plain + "\n")
     log.info("added %s (%s) to %s; keep the key, it is written nowhere", key.name, key.scope.value, options.api_keys)
-    log.info("restart the service for it to count")
+    log.info("send the service SIGHUP, or start it again, for it to count")
 
 
 def append(path: Path, key: Key) -> None:

@@ -3,7 +3,7 @@
 Every label set exists from the start, and labels come from closed sets. Knows nothing about queues or HTTP.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import (
@@ -87,6 +87,7 @@ class Metrics:
         self._gpu_memory = self._gauge(
             "gpu_memory_used_bytes", "Used memory of the GPU, by everybody and by this process.", ("device", "scope")
         )
+        self.keys = KeyMetrics(self._gauge)
         self._pairs = self._counter(
             "experiment_pairs", "Texts of compares, by whether both give them the same label.", (*of_pair, "result")
         )
@@ -197,6 +198,32 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class KeyMetrics:
+    """Tells whether the keys in force are those of their file."""
+
+    def __init__(self, gauge: Callable[[str, str, Sequence[str]], Gauge]) -> None:
+        self._successful = gauge(
+            "keys_last_reload_successful",
+            "0 when the keys file could not be read again on the last SIGHUP, else 1.",
+            (),
+        )
+        self._successful.set(1)
+        self._read_at = gauge(
+            "keys_last_reload_success_timestamp_seconds",
+            "When keys were last put in force, in seconds since unix epoch; 0 without a keys file.",
+            (),
+        )
+
+    def on_read(self, at_s: float) -> None:
+        """The keys of the file were put in force then."""
+        self._successful.set(1)
+        self._read_at.set(at_s)
+
+    def on_failed(self) -> None:
+        """They could not be read again."""
+        self._successful.set(0)
 
 
 class VariantMetrics:

@@ -34,7 +34,7 @@ class Bucket:
     """What a caller may still ask for. It may owe for texts of a request that was let in, and then waits longer."""
 
     def __init__(self, rate: Rate, clock_s: Callable[[], float]) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock_s = clock_s
         self._balance = float(rate.number)
         self._at_s = clock_s()
@@ -42,8 +42,8 @@ class Bucket:
     def enter(self) -> float:
         """Let one request in and take one text for it: 0, or the seconds to wait where nothing is left."""
         now_s = self._clock_s()
-        per_s = self._rate.number / self._rate.period_s
-        self._balance = min(self._rate.number, self._balance + (now_s - self._at_s) * per_s)
+        per_s = self.rate.number / self.rate.period_s
+        self._balance = min(self.rate.number, self._balance + (now_s - self._at_s) * per_s)
         self._at_s = now_s
         if self._balance < 1:
             return (1 - self._balance) / per_s

@@ -15,7 +15,7 @@ _ITEM_SCHEMA: dict[str, Any] = {
         {"type": "string", "minLength": 1},
         {
             "type": "object",
-            "properties": {"text": {"type": "string"}, "text_pair": {"type": "string"}},
+            "properties": {"text": {"type": "string"}, "text_pair": {"type": ["string", "null"]}},
             "required": ["text"],
             "additionalProperties": False,
         },

@@ -121,8 +121,8 @@ class Settings(BaseSettings):
     )
     api_keys: str = Field(
         default="",
-        description="File with the hashes of API keys, made by `sparsebert key`; empty asks nobody for a key, and lets "
-        "nobody load or unload models over HTTP.",
+        description="File with the hashes of API keys, made by `sparsebert key`, and read again on SIGHUP; empty asks "
+        "nobody for a key, and lets nobody load or unload models over HTTP.",
     )
     rate_limit: str = Field(
         default="",

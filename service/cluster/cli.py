@@ -19,6 +19,7 @@ from service.cluster.replica import Told
 from service.cluster.settings import ClusterSettings
 from service.cluster.versions import read_versions
 from service.cluster.words import LOCAL, with_address
+from service.hangups import on_hangup
 from sparsebert.errors import BundleError, ConfigError, MissingExtraError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     with ray.connected(settings):
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, _end)
+        on_hangup(_pass_over)
         check_room(settings, planned, ray.cpus())
         _tell(planned, ray.deploy(planned))
         log.info("serving on http://%s:%d/ of every machine that has a replica", settings.host, settings.port)
@@ -97,6 +99,12 @@ def check_room(settings: ClusterSettings, planned: Plan, cpus: float) -> None:
     if settings.ray == LOCAL:
         raise ConfigError(told)
     log.warning("%s, or add machines: until then replicas wait", told)
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """It would end the process, and a local Ray with it."""
+    del number, frame
+    log.warning("replicas read their keys when they start; to replace them run `sparsebert serve --ray` again")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

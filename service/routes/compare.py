@@ -77,7 +77,8 @@ def choose_variants(serving: Serving, asked: CompareRequest) -> dict[str, Servin
     else:
         chosen = [serving.find(asked.model, name) for name in dict.fromkeys(asked.variants)]
     if len(chosen) < 2:
-        raise MalformedError(f"comparing needs two different variants, variants names only {chosen[0].name.variant}")
+        named = f"only {chosen[0].name.variant}" if chosen else "none"
+        raise MalformedError(f"comparing needs two different variants, variants names {named}")
     return {variant.name.variant: variant for variant in chosen}
 
 

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,36 @@ def test_replicas_without_room_are_refused_here_and_may_wait_elsewhere(caplog):
     there = settings.model_copy(update={"ray": "auto"})
     cli.check_room(there, plan(there, VERSIONS), 1.0)
     assert "or add machines: until then replicas wait" in caplog.text
+
+
+class HungUp:
+    """Ray's part that the command knows, of a cluster whose command gets SIGHUP while replicas start."""
+
+    def connected(self, settings: ClusterSettings) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def cpus(self) -> float:
+        return 8.0
+
+    def deploy(self, planned: Plan) -> list[Told]:
+        signal.raise_signal(signal.SIGHUP)
+        return []
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, lambda *_: pytest.fail("nobody heard it")) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_hangup_of_the_command_is_told_and_ends_nothing(models_folder, monkeypatch, caplog):
+    monkeypatch.setattr(cli, "import_ray", HungUp)
+    cli.main(["--ray", "auto", "--models", str(models_folder)], {})
+    assert "replicas read their keys when they start; to replace them run `sparsebert serve --ray` again" in caplog.text
 
 
 def test_replicas_get_absolute_paths(tmp_path, monkeypatch):

@@ -23,8 +23,7 @@ GOOD = {"inputs": "the good film"}
 TENSORS = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good"]}]}
 ADMIN_ROUTES = ("/v2/repository/models/reviews/load", "/v2/repository/models/reviews/unload", "/v1/admin/anything")
 NOT_ENABLED = (
-    "loading and unloading over HTTP is not enabled; make an admin key with `sparsebert key` and start the service "
-    "with --api-keys"
+    "loading and unloading over HTTP is not enabled; add an admin key to the file of --api-keys with `sparsebert key`"
 )
 
 NO_KEY = "a key is needed; send it in the header Authorization: Bearer KEY, or in X-API-Key"

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
 from service.app import create_app
@@ -128,6 +129,7 @@ def test_compare(client: TestClient, expected_logits: Logits) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "sentence"),
     [
+        ({"variants": []}, 400, "comparing needs two different variants, variants names none"),
         ({"variants": ["dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "dense"]}, 400, "comparing needs two different variants, variants names only dense"),
         ({"variants": ["dense", "nope"]}, 404, "model 'reviews' has no variant 'nope'; it has dense, sparse"),
@@ -141,6 +143,14 @@ def test_compare_refuses(client: TestClient, body: dict, status: int, sentence: 
     assert response.status_code == status
     if sentence is not None:
         assert response.json()["error"] == sentence
+
+
+def test_a_pair_that_is_null_is_none_and_the_description_says_so(client: TestClient) -> None:
+    body = {"inputs": [{"text": "good", "text_pair": None}]}
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for path, schema in (("/v1/predict", "PredictRequest"), ("/v1/compare", "CompareRequest")):
+        assert client.post(path, json=body).status_code == 200
+        Draft202012Validator(schemas[schema]).validate(body)
 
 
 def test_models(client: TestClient) -> None:

@@ -198,7 +198,12 @@ def test_a_server_whose_workers_died_for_good_ends(dead: bool) -> None:
     async def nothing(*_: object) -> None: ...
 
     server = DrainingServer(
-        uvicorn.Config(nothing), Drain(10.0), end_requests=nothing, died=lambda: dead, patience_s=30.0
+        uvicorn.Config(nothing),
+        Drain(10.0),
+        end_requests=nothing,
+        died=lambda: dead,
+        follow=lambda: None,
+        patience_s=30.0,
     )
     asyncio.run(server.on_tick(1))
     assert server.should_exit is dead
@@ -214,7 +219,12 @@ def test_requests_are_ended_when_the_time_of_the_drain_is_up() -> None:
 
     drain = Drain(timeout_s=0.0)
     server = DrainingServer(
-        uvicorn.Config(nothing), drain, end_requests=end_requests, died=lambda: False, patience_s=30.0
+        uvicorn.Config(nothing),
+        drain,
+        end_requests=end_requests,
+        died=lambda: False,
+        follow=lambda: None,
+        patience_s=30.0,
     )
     with drain.admitted():
         asyncio.run(server.on_tick(1))

@@ -1,6 +1,7 @@
 """The unit and its settings: does the service understand them, and does systemd?"""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from service.arguments import ENV_PREFIX, env_name
 from service.cli import JOIN_S
+from service.key_cli import main
+from service.keys import read_keys
 from service.settings import Settings, read_settings
 from sparsebert.cli import COMMANDS
 
@@ -46,11 +49,28 @@ def test_the_unit_gives_time_to_drain_and_limits():
     assert unit["Environment"] == "ORT_DISABLE_TELEMETRY=1"
 
 
-def test_keys_come_as_a_credential():
+def test_keys_are_the_file_itself_which_a_reload_reads_again():
     drop_in = dict(words_of("api-keys.conf"))
-    name, path = drop_in["LoadCredential"].split(":")
-    assert path == "/etc/sparsebert/api-keys"
-    assert drop_in["Environment"] == f"{env_name('api_keys')}=%d/{name}"
+    path = "/etc/sparsebert/api-keys"
+    assert drop_in == {"SupplementaryGroups": "sparsebert-keys", "Environment": f"{env_name('api_keys')}={path}"}
+    manual = (SYSTEMD.parents[1] / "docs" / "operations.md").read_text()
+    assert (
+        f"sudo groupadd --system sparsebert-keys\nsudo install -m 640 -g sparsebert-keys /dev/null {path}\n" in manual
+    )
+    unit = dict(words_of("sparsebert.service"))
+    assert (unit["ExecReload"], unit["RestartForceExitStatus"]) == ("kill -HUP $MAINPID", "SIGHUP")
+
+
+def test_the_manual_s_line_takes_a_key_out_in_place(tmp_path):
+    path = tmp_path / "api-keys"
+    for name in ("shop", "shop-2"):
+        main(["--api-keys", str(path), "--name", name])
+    path.chmod(0o640)
+    manual = (SYSTEMD.parents[1] / "docs" / "operations.md").read_text()
+    [words] = re.findall(r"sudo (sed -i '[^']+') /etc/sparsebert/api-keys`", manual)
+    subprocess.run([*shlex.split(words), path], check=True)
+    assert [key.name for key in read_keys(path).keys] == ["shop-2"]
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def analyze(*words: str) -> "subprocess.CompletedProcess[str]":

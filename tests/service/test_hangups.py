@@ -1,0 +1,141 @@
+"""SIGHUP to the real process: keys change under traffic, a broken file changes nothing, and nothing ends."""
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from benchmarks.service_process import Served, started
+from service.keys import Key, Scope, make_key, write_line
+
+BODY = json.dumps({"inputs": "the good film"}).encode()
+KEPT, LEAKED, NEW = (
+    make_key(name, Scope.USER, None, lambda size, name=name: name * size) for name in ("kept", "leaked", "new")
+)
+SUCCESSFUL, READ_AT = "keys_last_reload_successful", "keys_last_reload_success_timestamp_seconds"
+
+
+def write(path: Path, *keys: tuple[str, Key]) -> None:
+    path.write_text("".join(write_line(key) + "\n" for _, key in keys))
+    path.chmod(0o600)
+
+
+class Caller:
+    """Asks over one connection."""
+
+    def __init__(self, service: Served, made: tuple[str, Key] | None = None) -> None:
+        headers = {"X-API-Key": made[0]} if made else {}
+        self.http = httpx.Client(base_url=service.url, headers=headers, trust_env=False, timeout=60)
+
+    def predict(self) -> int:
+        return self.http.post("/v1/predict", content=BODY).status_code
+
+    def number(self, name: str) -> float:
+        lines = self.http.get("/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"sparsebert_{name} "))
+
+
+@contextmanager
+def calling(service: Served, made: tuple[str, Key] | None = None) -> Iterator[Caller]:
+    caller = Caller(service, made)
+    with caller.http:
+        yield caller
+
+
+class Traffic:
+    """Predicts, one after the other, for as long as the block runs, and notes each status."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.statuses: list[int] = []
+        self._caller = caller
+        self._noted = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._ended:
+            status = self._caller.predict()
+            with self._noted:
+                self.statuses.append(status)
+                self._noted.notify_all()
+
+    def wait_for_more(self) -> None:
+        """Until requests were answered that began after this call."""
+        with self._noted:
+            enough = len(self.statuses) + 3
+            assert self._noted.wait_for(lambda: len(self.statuses) >= enough, timeout=60)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended = True
+        self._thread.join()
+
+
+@contextmanager
+def let_in(service: Served, made: tuple[str, Key]) -> Iterator[socket.socket]:
+    """A request that the gate has let in, and whose body is still to come."""
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-API-Key: {made[0]}\r\nContent-Length: {len(BODY)}\r\n"
+        "Connection: close\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as slow:
+        slow.sendall(head.encode())
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")
+        yield slow
+
+
+def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    write(path, KEPT, LEAKED)
+    with (
+        started(models_folder, "--threads", "1", "--api-keys", str(path)) as service,
+        calling(service) as watching,
+        calling(service, KEPT) as one,
+        calling(service, LEAKED) as two,
+        calling(service, NEW) as new,
+    ):
+        with Traffic(one) as of_kept, Traffic(two) as of_leaked, let_in(service, LEAKED) as slow:
+            of_leaked.wait_for_more()
+            before = watching.number(READ_AT)
+            write(path, KEPT, NEW)
+            service.process.send_signal(signal.SIGHUP)
+            while watching.number(READ_AT) == before:
+                pass
+            of_kept.wait_for_more()
+            of_leaked.wait_for_more()
+            slow.sendall(BODY)
+            assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+        assert set(of_kept.statuses) == {200}
+        assert [status for status, _ in groupby(of_leaked.statuses)] == [200, 401]
+        assert (new.predict(), watching.number(SUCCESSFUL)) == (200, 1)
+        path.write_text("no key\n")
+        service.process.send_signal(signal.SIGHUP)
+        while watching.number(SUCCESSFUL) == 1:
+            pass
+        assert new.predict() == 200
+        service.process.send_signal(signal.SIGTERM)
+        code, log = service.ending()
+    assert (code, "Traceback" in log) == (0, False)
+    assert f"the keys file {path} was read again: 2 in force; new: new; gone: leaked\n" in log
+    assert f"line 1 of the keys file {path} is no key: " in log
+    assert not any(plain in log for plain, _ in (KEPT, LEAKED, NEW))
+
+
+def test_without_a_keys_file_it_goes_on_and_says_so(models_folder: Path) -> None:
+    with started(models_folder, "--threads", "1") as service, calling(service) as caller:
+        service.process.send_signal(signal.SIGHUP)
+        assert (caller.predict(), caller.number(SUCCESSFUL)) == (200, 1)
+        # What came first is looked at before it ends.
+        service.process.send_signal(signal.SIGTERM)
+        code, log = service.ending()
+    assert (code, log.count("there is no keys file to read again")) == (0, 1)

@@ -1,0 +1,233 @@
+"""The keys file is read again beside the event loop, all or nothing; what callers and Prometheus see of that."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.gate import Gate
+from service.keys import Key, KeyRing, Scope, make_key, read_keys, write_line
+from service.metrics import Metrics
+from service.rereading import KeysFile
+from service.settings import Settings
+
+FIRST, SECOND, ADMIN = (
+    make_key(name, scope, None, lambda size, name=name: name * size)
+    for name, scope in (("first", Scope.USER), ("second", Scope.USER), ("operator", Scope.ADMIN))
+)
+SLOW = make_key("slow", Scope.USER, "4/hour", lambda size: "w" * size)
+SUCCESSFUL, READ_AT = "keys_last_reload_successful", "keys_last_reload_success_timestamp_seconds"
+ADMIN_PATH, GOOD = "/v1/admin/models", {"inputs": "the good film"}
+
+
+def write(path: Path, *keys: tuple[str, Key]) -> None:
+    path.write_text("".join(write_line(key) + "\n" for _, key in keys))
+    path.chmod(0o600)
+
+
+class Watched:
+    """A keys file, a gate and a clock that is moved by hand."""
+
+    def __init__(self, path: Path | None, read: Callable[[Path], KeyRing] = read_keys) -> None:
+        self.metrics = Metrics([], [])
+        self.gate = Gate(ring=KeyRing(keys=(FIRST[1],)), rate=None, clock_s=lambda: 0.0)
+        self.now_s = 1000.0
+        self.keys_file = KeysFile(
+            path, read, gate=self.gate, metrics=self.metrics.keys, wall_clock_s=lambda: self.now_s
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return [key.name for key in self.gate.ring.keys]
+
+    def told(self) -> tuple[float | None, float | None]:
+        number = self.metrics.registry.get_sample_value
+        return number(f"sparsebert_{SUCCESSFUL}"), number(f"sparsebert_{READ_AT}")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def test_what_is_read_is_in_force_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(tmp_path / "keys")
+    assert watched.told() == (1, 1000)
+    write(tmp_path / "keys", SECOND, ADMIN)
+    watched.now_s = 2000.0
+    watched.keys_file.follow(0)
+    with caplog.at_level(logging.INFO):
+        watched.keys_file.follow(1)
+        await until(lambda: watched.told() == (1, 2000))
+    assert watched.names == ["second", "operator"]
+    assert caplog.messages == [
+        f"the keys file {tmp_path / 'keys'} was read again: 2 in force; new: second, operator; gone: first"
+    ]
+
+
+@pytest.mark.parametrize("broken", ["absent", "bad line", "empty", "writable", "no text"])
+async def test_a_file_that_is_none_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    path, watched = tmp_path / "keys", Watched(tmp_path / "keys")
+    write(path, SECOND)
+    {
+        "absent": path.unlink,
+        "bad line": lambda: path.write_text(f"{write_line(SECOND[1])}\nno key"),
+        "empty": lambda: path.write_text("# nobody\n"),
+        "writable": lambda: path.chmod(0o602),
+        "no text": lambda: path.write_bytes(b"\xff\xfe"),
+    }[broken]()
+    watched.keys_file.follow(1)
+    await until(lambda: watched.told() == (0, 1000))
+    assert watched.names == ["first"]
+    [error] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert f"keys file {path}" in error.getMessage()
+    assert error.getMessage().endswith("; until it is read again the former keys stay in force")
+    assert error.exc_info is None
+    write(path, SECOND)
+    watched.keys_file.follow(2)
+    await until(lambda: watched.told() == (1, 1000))
+    assert watched.names == ["second"]
+
+
+async def test_a_file_system_that_does_not_answer_holds_up_nobody_and_who_asks_meanwhile_is_served(
+    tmp_path: Path,
+) -> None:
+    begun, go_on, rings = threading.Semaphore(0), threading.Semaphore(0), [(FIRST, SECOND), (SECOND,)]
+
+    def read(path: Path) -> KeyRing:
+        begun.release()
+        assert go_on.acquire(timeout=60)
+        return KeyRing(keys=tuple(key for _, key in rings.pop(0)))
+
+    watched = Watched(tmp_path, read)
+    watched.keys_file.follow(1)
+    await until(lambda: begun.acquire(blocking=False))
+    for num_asked in (1, 2, 3):
+        watched.keys_file.follow(num_asked)
+    assert watched.names == ["first"]
+    go_on.release()
+    await until(lambda: watched.names == ["first", "second"])
+    assert not begun.acquire(blocking=False)
+    watched.keys_file.follow(3)
+    go_on.release()
+    await until(lambda: watched.names == ["second"])
+    watched.keys_file.follow(3)
+    assert [begun.acquire(blocking=False) for _ in range(2)] == [True, False]
+
+
+async def test_a_fault_of_the_reader_is_told_with_a_traceback_and_the_next_one_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    watched = Watched(tmp_path, lambda path: 1 / 0)
+    for num_asked in (1, 2):
+        caplog.clear()
+        watched.keys_file.follow(num_asked)
+        await until(lambda: bool(caplog.records))
+        assert caplog.records[0].exc_info is not None
+    assert (watched.names, watched.told()) == (["first"], (0, 1000))
+
+
+async def test_without_a_file_there_is_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(None)
+    assert watched.told() == (1, 0)
+    for num_asked in (1, 1, 2):
+        watched.keys_file.follow(num_asked)
+    assert watched.told() == (1, 0)
+    assert (
+        caplog.messages
+        == ["there is no keys file to read again; name one with --api-keys and start the service again"] * 2
+    )
+
+
+def test_a_loop_that_ended_meanwhile_is_no_fault(tmp_path: Path) -> None:
+    go_on, ended = threading.Event(), threading.Event()
+
+    def read(path: Path) -> KeyRing:
+        assert go_on.wait(timeout=60)
+        ended.set()
+        return KeyRing()
+
+    async def begin() -> None:
+        Watched(tmp_path, read).keys_file.follow(1)
+
+    asyncio.run(begin())
+    [thread] = [one for one in threading.enumerate() if one.name == "keys"]
+    go_on.set()
+    thread.join()  # pytest would tell of what it raises
+    assert ended.is_set()
+
+
+class App:
+    """A running app whose keys file changes."""
+
+    def __init__(self, client: TestClient, path: Path) -> None:
+        self.client = client
+        self._path = path
+        self._num_asked = 0
+
+    def change(self, *keys: tuple[str, Key]) -> None:
+        write(self._path, *keys)
+        before = self.read_at()
+        self._num_asked += 1
+        self.client.portal.call(self.client.app.state.keys_file.follow, self._num_asked)
+        while self.read_at() == before:
+            pass
+
+    def read_at(self) -> str:
+        lines = self.client.get("/metrics").text.splitlines()
+        return next(line for line in lines if line.startswith(f"sparsebert_{READ_AT} "))
+
+    def status(self, made: tuple[str, Key], path: str = ADMIN_PATH) -> int:
+        headers = {"X-API-Key": made[0]}
+        asked = {} if path == ADMIN_PATH else {"json": GOOD}
+        return self.client.request("POST" if asked else "GET", path, headers=headers, **asked).status_code
+
+    def statuses_told(self) -> set[str]:
+        document = self.client.get("/openapi.json").json()
+        return set(document["paths"]["/v1/models"]["get"]["responses"])
+
+
+@contextmanager
+def running(models: Path, path: Path, *keys: tuple[str, Key]) -> Iterator[App]:
+    write(path, *keys)
+    with TestClient(create_app(Settings(models=models, threads=1, api_keys=str(path)))) as client:
+        yield App(client, path)
+
+
+def test_the_keys_in_force_decide_whether_there_are_admin_paths(models_folder: Path, tmp_path: Path) -> None:
+    with running(models_folder, tmp_path / "keys", FIRST) as app:
+        assert (app.status(FIRST), app.status(ADMIN)) == (403, 403)
+        app.change(FIRST, ADMIN)
+        assert (app.status(FIRST), app.status(ADMIN), app.status(SECOND)) == (403, 200, 401)
+        app.change(FIRST)
+        assert app.status(ADMIN) == 403
+        assert app.status(ADMIN, "/v1/predict") == 401
+
+
+def test_a_reading_refills_no_limit_and_the_description_tells_of_new_ones(models_folder: Path, tmp_path: Path) -> None:
+    with running(models_folder, tmp_path / "keys", FIRST) as app:
+        assert app.statuses_told() == {"200", "401"}
+        app.change(FIRST, SLOW)
+        assert app.statuses_told() == {"200", "401", "429"}
+        assert [app.status(SLOW, "/v1/predict") for _ in range(3)] == [200] * 3
+        app.change(SLOW, SECOND)
+        assert [app.status(SLOW, "/v1/predict") for _ in range(2)] == [200, 429]
+
+
+def test_a_request_that_was_let_in_spends_of_its_own_bucket() -> None:
+    gate = Gate(ring=KeyRing(keys=(SLOW[1],)), rate=None, clock_s=lambda: 0.0)
+    headers = [(b"x-api-key", SLOW[0].encode())]
+    let_in = gate.admit("/v1/predict", headers, "1")
+    gate.renew(KeyRing(keys=(FIRST[1], SLOW[1])))
+    let_in.spend(3)
+    assert gate.admit("/v1/models", [(b"x-api-key", FIRST[0].encode())], "2") is None
+    with pytest.raises(Exception, match="the rate limit is used up"):
+        gate.admit("/v1/predict", headers, "3")
