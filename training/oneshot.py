@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
-from sparsebert.checkpoint import RUN_FILE, Metrics, PruningEvent, RunRecord
+from sparsebert.checkpoint import PREDICTIONS_FILE, RUN_FILE, Metrics, PruningEvent, RunRecord
 from sparsebert.errors import ConfigError
 from sparsebert.files import check_replaceable, check_writable
 from sparsebert.geometry import Geometry
@@ -31,7 +32,7 @@ from training.importance import UnitScores
 from training.metrics import judge
 from training.modeling import SparseBertForSequenceClassification
 from training.opening import OpenedCheckpoint, draw, open_dense
-from training.predictions import Answers
+from training.predictions import Answers, known_predictions
 from training.pruner import mask_change, masked_geometry
 from training.repair import RIDGE, BlockRepair, repaired
 from training.selection import SelectionRules, check_share, select_units
@@ -97,7 +98,7 @@ def prune(
     check_share(geometry, config.share, config.rules, cost)
     examples = _training_texts(opened, config)
     validation = opened.encode(opened.checkpoint.examples)
-    dense_NC = opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
+    dense_NC = _dense_logits(folder, opened, validation)
     masks = select_units(_scores(opened, examples), geometry, config.share, config.rules, cost)
     selected_NC = opened.logits(opened.model, masks, validation, "selection")
     model, repairs = _repair(opened, masks, examples, config)
@@ -115,6 +116,15 @@ def prune(
         logger.warning("%s", record.missed_budget)
     _save(output, opened.checkpoint, model, masks, record, Answers(asked=validation, logits_NC=logits_NC))
     return accuracies
+
+
+def _dense_logits(folder: Path, opened: OpenedCheckpoint, validation: Sequence[EncodedExample]) -> Tensor:
+    """[N, C], those that lie beside the model where it has given them already."""
+    known_NC = known_predictions(folder, {VALIDATION: validation}).get(VALIDATION)
+    if known_NC is None:
+        return opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
+    logger.info("dense: the answers to these texts are known, %s has them", folder / PREDICTIONS_FILE)
+    return known_NC
 
 
 def _training_texts(opened: OpenedCheckpoint, config: OneShotConfig) -> list[EncodedExample]:

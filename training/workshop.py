@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsebert.checkpoint import RUN_FILE, Example, read_run
 from sparsebert.errors import ConfigError
+from sparsebert.files import check_writable
 from training.backbone import model_digest, resolve_backbone
 from training.batching import EncodedExample
 from training.config import TrainConfig
@@ -166,3 +167,4 @@ def _make_folder(flag: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{flag} {folder} cannot be written ({error.strerror}); choose another") from error
+    check_writable(folder / WORK_FOLDER, flag)  # one that is there already may be another's

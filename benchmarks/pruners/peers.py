@@ -9,11 +9,12 @@ r"""Does `sparsebert train` keep more accuracy than other structured pruners, gi
 
 Both trainings must leave the holdout out: the 4,000 training texts with the smallest sha256.
 
-Every pruner starts from the dense checkpoint and is followed by a recovery with the optimiser settings of our
-pruning stage. Scoring, cutting and recovery together take as many CPU seconds as our checkpoint of that sparsity and
-seed was pruned and trained (`cpu_s` of its run.json), unless --cpu-seconds says otherwise; --steps counts the steps of
-the recovery alone. CPU seconds are those of all threads: give both sides as many threads. A pruner cuts once before
-the recovery, or several times within its first part (--cuts, --cut-share).
+Every pruner starts from the dense checkpoint and is followed by a recovery with the optimiser settings and the
+distillation of our checkpoint of that sparsity and seed (without one: those of the dense run). Scoring, cutting and
+recovery together take as many CPU seconds as our checkpoint was pruned and trained (`cpu_s` of its run.json), unless
+--cpu-seconds says otherwise; --steps counts the steps of the recovery alone. CPU seconds are those of all threads: give
+both sides as many threads. A pruner cuts once before the recovery, or several times within its first part (--cuts,
+--cut-share).
 
 `results.jsonl` has a line for each finished run, with every single answer, and no run is repeated; `results.md` has
 the tables. One --output is for one setting of ours. After a colon stands a variant of a pruner (`variants.py`).
@@ -59,6 +60,14 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ours:
+    """What a checkpoint of ours was pruned and recovered with."""
+
+    cpu_s: float
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """All that decides a result."""
 
@@ -92,12 +101,12 @@ def main() -> None:
     dense = {"pruner": "dense", "sparsity": 0.0, "dense": bench.digest, "holdout_texts": options.holdout_texts}
     if not results.has(dense):
         results.add(dense, judge(bench, bench.checkpoint.model))
-    ours_cpu_s = _judge_ours(bench, options, results)
-    for run in _runs(bench, options, ours_cpu_s):
+    ours = _judge_ours(bench, options, results)
+    for run in _runs(bench, options, ours):
         if not results.has(asdict(run)):
             print(f"{run.pruner} {run.sparsity:.0%} cuts {run.cuts} {run.objective} seed {run.seed}", flush=True)
             try:
-                _do(bench, run, options.output, results)
+                _do(bench, run, _config(bench, ours, run.sparsity, run.seed), options.output, results)
             except Exception as error:  # noqa: BLE001 - what a pruner cannot do is a result; the next is tried
                 print(f"  refused: {type(error).__name__}: {str(error).splitlines()[0][:200]}", flush=True)
                 results.refuse(asdict(run), f"{type(error).__name__}: {error}")
@@ -161,9 +170,9 @@ class _Results:
         self.write_tables()
 
 
-def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) -> dict[tuple[float, int], float]:
-    """Judge our checkpoints; how many CPU seconds each took, by sparsity and seed."""
-    cpu_s: dict[tuple[float, int], float] = {}
+def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) -> dict[tuple[float, int], Ours]:
+    """Judge our checkpoints; what each took and was trained with, by sparsity and seed."""
+    ours: dict[tuple[float, int], Ours] = {}
     for folder in options.ours:
         verdict, checkpoint = judge_ours(bench, folder)
         asked = checkpoint.run.events[-1].target_sparsity
@@ -179,37 +188,39 @@ def _judge_ours(bench: Bench, options: argparse.Namespace, results: _Results) ->
             raise SystemExit(f"{options.output} has another checkpoint of ours like {folder}; give another --output")
         if checkpoint.run.cpu_s is None:
             raise SystemExit(f"{folder} does not say how much CPU it took; train it again")
-        cpu_s[asked, checkpoint.run.seed] = checkpoint.run.cpu_s
+        ours[asked, checkpoint.run.seed] = Ours(cpu_s=checkpoint.run.cpu_s, config=checkpoint.run.config)
         if not results.has(own):
             points = checkpoint.run.evaluations
             results.add(own, verdict, cpu_s=checkpoint.run.cpu_s, steps=points[-1].step if points else 0)
-    return cpu_s
+    return ours
 
 
-def _runs(bench: Bench, options: argparse.Namespace, ours_cpu_s: dict[tuple[float, int], float]) -> Iterator[Run]:
-    rates = options.learning_rates or [_our_settings(bench).learning_rate]
+def _runs(bench: Bench, options: argparse.Namespace, ours: dict[tuple[float, int], Ours]) -> Iterator[Run]:
     for sparsity, seed, name, cuts, objective, rate in product(
-        options.sparsities, options.seeds, options.pruners, options.cuts, options.objectives, rates
-    ):
+        options.sparsities, options.seeds, options.pruners, options.cuts, options.objectives,
+        options.learning_rates or [None],
+    ):  # fmt: skip
         cpu_s, budget = options.cpu_seconds, f"{options.cpu_seconds} CPU s"
         if options.steps is not None:
             budget = f"{options.steps} steps"
         elif cpu_s is None:
-            if (sparsity, seed) not in ours_cpu_s:
+            if (sparsity, seed) not in ours:
                 raise SystemExit(f"none of --ours has sparsity {sparsity} and seed {seed}; give --cpu-seconds")
-            cpu_s, budget = ours_cpu_s[sparsity, seed], "as ours"
+            cpu_s, budget = ours[sparsity, seed].cpu_s, "as ours"
+        settings = _recovery(_config(bench, ours, sparsity, seed))
         yield Run(
             pruner=name, sparsity=sparsity, seed=seed, cuts=cuts, cut_share=options.cut_share if cuts > 1 else 0.0,
-            objective=objective, learning_rate=rate, budget=budget, steps=options.steps, cpu_s=cpu_s,
+            objective=objective, learning_rate=rate or settings.learning_rate, budget=budget,
+            steps=options.steps, cpu_s=cpu_s,
             score_texts=options.score_texts, holdout_texts=options.holdout_texts,
             threads=options.threads, dense=bench.digest,
         )  # fmt: skip
 
 
-def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
-    settings = replace(_our_settings(bench), learning_rate=run.learning_rate)
+def _do(bench: Bench, run: Run, config: dict[str, Any], folder: Path, results: _Results) -> None:
+    settings = replace(_recovery(config), learning_rate=run.learning_rate)
     budget = Budget(steps=run.steps, cpu_s=run.cpu_s)
-    recovery = Recovery(bench, _objective(bench, run.objective, folder), settings, budget, run.seed)
+    recovery = Recovery(bench, _objective(bench, run.objective, config, folder), settings, budget, run.seed)
     model = as_hugging_face(bench.checkpoint.model)
     pruner = new_pruner(run.pruner, model, bench.checkpoint.model.config, run.cuts)
     prune_s = 0.0
@@ -228,12 +239,18 @@ def _do(bench: Bench, run: Run, folder: Path, results: _Results) -> None:
     )  # fmt: skip
 
 
-def _our_settings(bench: Bench) -> LoopConfig:
-    """The optimiser settings with which ours recovers, as the dense checkpoint's run has them."""
-    return LoopConfig(**bench.checkpoint.run.config["recovery"])
+def _config(bench: Bench, ours: dict[tuple[float, int], Ours], sparsity: float, seed: int) -> dict[str, Any]:
+    """That of our checkpoint which a run is held against; where there is none, of the dense one."""
+    own = ours.get((sparsity, seed))
+    return bench.checkpoint.run.config if own is None else own.config
 
 
-def _objective(bench: Bench, name: str, folder: Path) -> Objective:
+def _recovery(config: dict[str, Any]) -> LoopConfig:
+    """The optimiser settings with which ours recovers."""
+    return LoopConfig(**config["recovery"])
+
+
+def _objective(bench: Bench, name: str, config: dict[str, Any], folder: Path) -> Objective:
     if name == "labels":
         return LabelObjective()
     path = folder / f"teacher-{bench.digest[:12]}-{len(bench.train)}.safetensors"
@@ -242,8 +259,8 @@ def _objective(bench: Bench, name: str, folder: Path) -> Objective:
             logits_NC = predict_logits(bench.checkpoint.model, bench.train, bench.pad_id)
         save_file({"logits_NC": logits_NC}, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
-    config = DistillationConfig(**bench.checkpoint.run.config["distillation"])
-    return DistillationObjective(TeacherAnswers(load_file(path)["logits_NC"]), config)
+    distillation = DistillationConfig(**config["distillation"])
+    return DistillationObjective(TeacherAnswers(load_file(path)["logits_NC"]), distillation)
 
 
 if __name__ == "__main__":

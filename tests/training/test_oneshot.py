@@ -13,7 +13,8 @@ from training.encoding import encode
 from training.evaluation import accuracy, predict_logits
 from training.masking import fixed_gates
 from training.oneshot import OneShotConfig, prune
-from training.opening import draw
+from training.opening import OpenedCheckpoint, draw
+from training.predictions import Answers, write_predictions
 from training.selection import KeepFloor, SelectionRules
 
 RULES = SelectionRules(floor=KeepFloor(heads=1, neurons=2))
@@ -51,6 +52,21 @@ def test_a_dense_checkpoint_becomes_a_sparse_one(dense_dir, sparse_dir, tmp_path
     assert sparse.calibration == dense.calibration
     names = {path.name for path in (sparse_dir).iterdir()}
     assert {path.name for path in (tmp_path / "sparse").iterdir()} == names
+
+
+def test_what_the_dense_model_answered_is_not_computed_again(dense_dir, tmp_path, config, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    signed = shutil.copytree(dense_dir, tmp_path / "signed")
+    dense = load_checkpoint(signed)
+    validation = encode(dense.examples, dense.tokenizer, 16).examples
+    logits_NC = predict_logits(dense.model, validation, 0, fixed_gates(dense.masks))
+    write_predictions(signed, {"validation": Answers(asked=validation, logits_NC=-logits_NC)})
+    asked, logits = [], OpenedCheckpoint.logits
+    monkeypatch.setattr(OpenedCheckpoint, "logits", lambda *words: asked.append(words[-1]) or logits(*words))
+    computed, known = (prune(folder, tmp_path / "out", config) for folder in (dense_dir, signed))
+    assert asked == ["dense", "selection", "repair", "selection", "repair"]
+    assert known.dense == pytest.approx(1 - computed.dense)
+    assert f"the answers to these texts are known, {signed / 'predictions.safetensors'} has them" in caplog.text
 
 
 def test_the_same_command_gives_the_same_checkpoint(dense_dir, tmp_path, config):

@@ -19,6 +19,7 @@ from training.compaction import compact
 from training.config import TrainConfig
 from training.data import DataConfig
 from training.run import RunResult, run_training
+from training.workshop import Workshop
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,13 @@ def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written .* choose another"):
         run_training(config, tmp_path / "file" / "run")
+
+
+def test_folders_that_are_there_but_not_ours_are_told_before_the_work(config, tmp_path):
+    with pytest.raises(ConfigError, match=r"/proc/\.work cannot be written .* choose another --teacher-cache"):
+        Workshop(replace(config, teacher_cache=Path("/proc")), tmp_path)
+    with pytest.raises(ConfigError, match=r"/proc/\.work cannot be written .* choose another --output"):
+        Workshop(config, Path("/proc"))
 
 
 def test_a_damaged_checkpoint_is_told(done, tmp_path):

@@ -53,7 +53,7 @@ def test_the_smallest_weights_of_the_whole_encoder_are_zero(model):
     ]
     weights = EncoderWeights(model)
     assert (weights.num_weights, weights.sparsity) == (ENCODER_WEIGHTS, 0.0)
-    weights.keep_highest(weights.magnitudes_W(), 0.5)
+    weights.keep_highest_of_all(weights.magnitudes(), 0.5)
     assert weights.sparsity == 0.5
     threshold = torch.cat([weight.abs().flatten() for weight in before]).median()
     a_loss(model)  # a forward pass makes the products
@@ -81,18 +81,42 @@ def test_pruned_weights_get_no_gradient_and_stay_zero(model):
     assert zeros == ENCODER_WEIGHTS // 2
 
 
-def test_movement_is_minus_weight_times_gradient_also_of_what_is_zero(model):
+def test_each_matrix_keeps_its_own_highest(model):
+    weights = EncoderWeights(model)
+    scores = [float(number + 1) * torch.rand(weight.shape) for number, weight in enumerate(weights.originals())]
+    weights.keep_highest_of_each(scores, 0.25)
+    for linear, score in zip(weights.linears, scores, strict=True):
+        kept = linear.weight_mask == 1
+        assert float(kept.float().mean()) == 0.75
+        assert float(score[kept].min()) > float(score[~kept].max())
+
+
+def test_a_score_has_the_gradient_of_its_straight_through_mask_also_where_it_is_zero(model):
     pruner = WeightPruner(model, MOVEMENT, 0.5)
-    pruner.weights.keep_highest(torch.rand(ENCODER_WEIGHTS), 0.5)
-    expected = []
+    pruner.weights.keep_highest_of_all([torch.rand(weight.shape) for weight in pruner.weights.originals()], 0.5)
     for linear in pruner.weights.linears:
         linear.register_forward_hook(lambda module, *_: module.weight.retain_grad())
-    (4.0 * a_loss(model)).backward()
-    expected = [-linear.weight_orig * linear.weight.grad for linear in pruner.weights.linears]
-    pruner.after_backward(0, 10_000, loss_scale=4.0)
-    for score, wanted, weight in zip(pruner.state()["movement"], expected, pruner.weights.originals(), strict=True):
-        torch.testing.assert_close(score, wanted / 4.0)
-        assert int(score.count_nonzero()) > int(weight.grad.count_nonzero())
+    expected = []
+    for _ in range(2):  # micro-batches
+        a_loss(model).backward()
+        expected.append([linear.weight_orig.detach() * linear.weight.grad for linear in pruner.weights.linears])
+    [group] = pruner.parameter_groups(10)
+    for score, one, two, weight in zip(group["params"], *expected, pruner.weights.originals(), strict=True):
+        torch.testing.assert_close(score.grad, one + two)
+        assert int(score.grad.count_nonzero()) > int((weight.grad != 0).sum())
+
+
+def test_scores_grow_where_weights_move_away_from_zero_at_the_rate_of_their_own(model):
+    pruner = WeightPruner(model, MOVEMENT, 0.5)
+    [group] = pruner.parameter_groups(10)
+    assert (group["peak_lr"], group["weight_decay"]) == (0.01, 0.0)
+    a_loss(model).backward()
+    gradients = [score.grad.clone() for score in group["params"]]
+    torch.optim.AdamW([group]).step()
+    for score, gradient in zip(pruner.state()["movement"], gradients, strict=True):
+        large = gradient.abs() > 1e-5  # Adam's first step is of one size
+        assert bool(large.any())
+        torch.testing.assert_close(score[large], -0.01 * gradient[large].sign(), rtol=1e-2, atol=0)
 
 
 def test_weights_of_the_lowest_movement_leave_and_return(model):

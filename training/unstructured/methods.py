@@ -55,6 +55,6 @@ METHODS: dict[MethodName, Method] = {
     ),
     "movement": Method(
         start="backbone", criterion="movement", share=along_ramp,
-        source="Sanh et al. 2020, Movement Pruning, section 4: hard, over all layers together",
+        source="Sanh et al. 2020, Movement Pruning, section 4: hard, within each matrix, as their code",
     ),
 }  # fmt: skip

@@ -1,8 +1,9 @@
 """The matrices of an encoder, some of whose weights are held at 0 by torch.nn.utils.prune.
 
-Knows nothing about when weights leave or about training. W weights, all matrices one after the other.
+Knows nothing about when weights leave or about training. W weights, of one matrix or of all one after the other.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -53,20 +54,23 @@ class EncoderWeights:
         return 1.0 - kept / self.num_weights
 
     @torch.no_grad()
-    def magnitudes_W(self) -> Tensor:
-        """Absolute values; those of pruned weights are 0."""
-        return torch.cat(
-            [(weight * mask).abs().flatten() for weight, mask in zip(self.originals(), self._masks(), strict=True)]
-        )
+    def magnitudes(self) -> list[Tensor]:
+        """Absolute values, one tensor for each of `linears`; those of pruned weights are 0."""
+        return [(weight * mask).abs() for weight, mask in zip(self.originals(), self._masks(), strict=True)]
 
     @torch.no_grad()
-    def keep_highest(self, scores_W: Tensor, share: float) -> None:
-        """Hold the `share` of the weights with the lowest scores at 0, over all layers together, and no others."""
-        method = LowestScores(round(share * self.num_weights))
-        mask_W = method.compute_mask(scores_W, torch.ones_like(scores_W))
+    def keep_highest_of_all(self, scores: Sequence[Tensor], share: float) -> None:
+        """Hold the `share` of the weights with the lowest scores at 0, over all matrices together, and no others."""
+        mask_W = _mask_W(torch.cat([score.flatten() for score in scores]), share)
         parts = torch.split(mask_W, [mask.numel() for mask in self._masks()])
         for mask, part in zip(self._masks(), parts, strict=True):
             mask.copy_(part.view_as(mask))
+
+    @torch.no_grad()
+    def keep_highest_of_each(self, scores: Sequence[Tensor], share: float) -> None:
+        """The same within each matrix."""
+        for mask, score in zip(self._masks(), scores, strict=True):
+            mask.copy_(_mask_W(score.flatten(), share).view_as(mask))
 
     def settle(self) -> None:
         """Write the zeros into the matrices; they are plain parameters again."""
@@ -79,3 +83,7 @@ class EncoderWeights:
 
     def _masks(self) -> list[Tensor]:
         return [cast(Tensor, linear.weight_mask) for linear in self.linears]
+
+
+def _mask_W(scores_W: Tensor, share: float) -> Tensor:
+    return LowestScores(round(share * scores_W.numel())).compute_mask(scores_W, torch.ones_like(scores_W))
