@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -221,6 +222,17 @@ def test_the_dense_stage_is_that_of_train(bert_dir, reviews_dir, output, caplog)
     assert run([*train, "--sparsity", "0"]) == 0
     assert "dense: already there" in caplog.text
     assert json.loads(first.read_bytes())["config"] == config
+
+
+def test_what_a_former_form_of_the_method_gave_is_not_taken_for_this_one_s(
+    bert_dir, reviews_dir, output, capsys, monkeypatch
+):
+    given = words("magnitude-after", bert_dir, reviews_dir, output)
+    assert run(given) == 0
+    monkeypatch.setitem(METHODS, "magnitude-after", replace(MAGNITUDE_AFTER, source="as it was before"))
+    capsys.readouterr()
+    assert run(given) == 1
+    assert "magnitude-after-50" in capsys.readouterr().err
 
 
 def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, tmp_path):

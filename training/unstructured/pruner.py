@@ -12,7 +12,7 @@ from training.unstructured.methods import Method
 from training.unstructured.movement import Movement
 from training.unstructured.weights import EncoderWeights
 
-UPDATE_EVERY_STEPS = 20  # of movement scores: sorting all weights takes as long as a step
+UPDATE_EVERY_STEPS = 20  # of masks by movement: looking at all scores costs about what a step does
 
 
 class WeightPruner:
