@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparsebert.checkpoint import PREDICTIONS_FILE, RUN_FILE, Metrics, PruningEvent, RunRecord
-from sparsebert.errors import ConfigError
+from sparsebert.errors import CheckpointError, ConfigError
 from sparsebert.files import check_replaceable, check_writable
 from sparsebert.geometry import Geometry
 from sparsebert.masks import MaskSet
@@ -120,7 +120,11 @@ def prune(
 
 def _dense_logits(folder: Path, opened: OpenedCheckpoint, validation: Sequence[EncodedExample]) -> Tensor:
     """[N, C], those that lie beside the model where it has given them already."""
-    known_NC = known_predictions(folder, {VALIDATION: validation}).get(VALIDATION)
+    try:
+        known_NC = known_predictions(folder, {VALIDATION: validation}).get(VALIDATION)
+    except CheckpointError as error:
+        logger.warning("%s; the dense model is asked again", error)
+        known_NC = None
     if known_NC is None:
         return opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
     logger.info("dense: the answers to these texts are known, %s has them", folder / PREDICTIONS_FILE)

@@ -39,8 +39,8 @@ class Workshop:
 
     def __init__(self, config: TrainConfig, output: Path) -> None:
         if config.teacher_cache is not None:
-            _make_folder("--teacher-cache", config.teacher_cache)
-        _make_folder("--output", output)
+            _make_folder("--teacher-cache", config.teacher_cache, f"{CACHE_PREFIX}answers")
+        _make_folder("--output", output, f"{WORK_FOLDER}/snapshot")
         self.config = config
         self.output = output
 
@@ -162,9 +162,10 @@ class Workshop:
         return encode(examples, self.tokenizer, self.config.max_length)
 
 
-def _make_folder(flag: str, folder: Path) -> None:
+def _make_folder(flag: str, folder: Path, file: str) -> None:
+    """Make it where it is not, and see that it takes a file: one that is there may be another's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{flag} {folder} cannot be written ({error.strerror}); choose another") from error
-    check_writable(folder / WORK_FOLDER, flag)  # one that is there already may be another's
+    check_writable(folder / file, flag)

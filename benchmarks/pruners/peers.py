@@ -78,6 +78,7 @@ class Run:
     cut_share: float
     objective: str
     learning_rate: float
+    settings: str
     budget: str
     steps: int | None
     cpu_s: float | None
@@ -207,11 +208,11 @@ def _runs(bench: Bench, options: argparse.Namespace, ours: dict[tuple[float, int
             if (sparsity, seed) not in ours:
                 raise SystemExit(f"none of --ours has sparsity {sparsity} and seed {seed}; give --cpu-seconds")
             cpu_s, budget = ours[sparsity, seed].cpu_s, "as ours"
-        settings = _recovery(_config(bench, ours, sparsity, seed))
+        config = _config(bench, ours, sparsity, seed)
         yield Run(
             pruner=name, sparsity=sparsity, seed=seed, cuts=cuts, cut_share=options.cut_share if cuts > 1 else 0.0,
-            objective=objective, learning_rate=rate or settings.learning_rate, budget=budget,
-            steps=options.steps, cpu_s=cpu_s,
+            objective=objective, learning_rate=rate or _recovery(config).learning_rate,
+            settings=_told(config), budget=budget, steps=options.steps, cpu_s=cpu_s,
             score_texts=options.score_texts, holdout_texts=options.holdout_texts,
             threads=options.threads, dense=bench.digest,
         )  # fmt: skip
@@ -250,6 +251,12 @@ def _recovery(config: dict[str, Any]) -> LoopConfig:
     return LoopConfig(**config["recovery"])
 
 
+def _told(config: dict[str, Any]) -> str:
+    """All settings of the recovery and of what it learns from, but for how long and how fast."""
+    others = {name: value for name, value in config["recovery"].items() if name not in ("epochs", "learning_rate")}
+    return json.dumps(others | config["distillation"], sort_keys=True)
+
+
 def _objective(bench: Bench, name: str, config: dict[str, Any], folder: Path) -> Objective:
     if name == "labels":
         return LabelObjective()
@@ -260,6 +267,8 @@ def _objective(bench: Bench, name: str, config: dict[str, Any], folder: Path) ->
         save_file({"logits_NC": logits_NC}, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
     distillation = DistillationConfig(**config["distillation"])
+    if distillation.states_weight:
+        raise SystemExit("ours learned from hidden states, which peers cannot; train it with --states-weight 0")
     return DistillationObjective(TeacherAnswers(load_file(path)["logits_NC"]), distillation)
 
 

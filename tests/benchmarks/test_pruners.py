@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.pruners.peers import Ours, _config, _recovery, _runs
 from benchmarks.pruners.recovery import Budget, Recovery
-from training.distillation import LabelObjective
+from training.distillation import DistillationConfig, LabelObjective
 from training.loop import LoopConfig
 
 
@@ -28,8 +28,9 @@ def test_what_scoring_took_is_gone_from_the_recovery():
     assert (recovery.steps, recovery.cpu_s) == (0, 60.0)
 
 
-def recovering(learning_rate):
-    return {"recovery": asdict(LoopConfig(epochs=1, learning_rate=learning_rate))}
+def recovering(learning_rate, **others):
+    recovery = asdict(LoopConfig(epochs=1, learning_rate=learning_rate, **others))
+    return {"recovery": recovery, "distillation": asdict(DistillationConfig())}
 
 
 def test_a_peer_recovers_with_the_settings_of_the_checkpoint_that_it_is_held_against():
@@ -44,3 +45,5 @@ def test_a_peer_recovers_with_the_settings_of_the_checkpoint_that_it_is_held_aga
     assert [_recovery(_config(bench, ours, 0.8, seed)).learning_rate for seed in (0, 1)] == [2e-4, 1e-4]
     options.learning_rates = [5e-5]
     assert [run.learning_rate for run in _runs(bench, options, ours)] == [5e-5, 5e-5]
+    frozen = {key: Ours(cpu_s=one.cpu_s, config=recovering(3e-4, train_embeddings=False)) for key, one in ours.items()}
+    assert list(_runs(bench, options, frozen)) != list(_runs(bench, options, ours))  # no result is taken for another's

@@ -67,6 +67,13 @@ def test_what_the_dense_model_answered_is_not_computed_again(dense_dir, tmp_path
     assert asked == ["dense", "selection", "repair", "selection", "repair"]
     assert known.dense == pytest.approx(1 - computed.dense)
     assert f"the answers to these texts are known, {signed / 'predictions.safetensors'} has them" in caplog.text
+    (signed / "predictions.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    asked.clear()
+    assert prune(signed, tmp_path / "out", config).dense == computed.dense
+    assert asked == ["dense", "selection", "repair"]
+    assert "predictions.safetensors cannot be read; train again or copy the whole folder; the dense model is asked" in (
+        caplog.text
+    )
 
 
 def test_the_same_command_gives_the_same_checkpoint(dense_dir, tmp_path, config):

@@ -249,10 +249,13 @@ def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
 
 
 def test_folders_that_are_there_but_not_ours_are_told_before_the_work(config, tmp_path):
-    with pytest.raises(ConfigError, match=r"/proc/\.work cannot be written .* choose another --teacher-cache"):
+    with pytest.raises(ConfigError, match=r"/proc/teacher-answers cannot be written .* choose another --teacher-cache"):
         Workshop(replace(config, teacher_cache=Path("/proc")), tmp_path)
-    with pytest.raises(ConfigError, match=r"/proc/\.work cannot be written .* choose another --output"):
+    with pytest.raises(ConfigError, match=r"/proc/\.work/snapshot cannot be written .* choose another --output"):
         Workshop(config, Path("/proc"))
+    (tmp_path / ".work").symlink_to("/proc")  # the folder itself may be written into
+    with pytest.raises(ConfigError, match=r"\.work/snapshot cannot be written .* choose another --output"):
+        Workshop(config, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_told(done, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -146,29 +147,23 @@ def test_what_recovered_under_its_masks_keeps_them(model):
         assert torch.equal(linear.weight == 0, mask == 0)
 
 
-def test_an_update_that_was_not_due_is_made_up_for(model):
+def test_masks_follow_movement_at_every_step_of_the_ramp(model):
     pruner = WeightPruner(model, MOVEMENT, 0.5)
-    a_loss(model).backward()
-    pruner.after_backward(100, 160)
-    assert pruner.encoder_sparsity < 0.5
-    pruner.settle()
-    assert sum(int((linear.weight == 0).sum()) for linear in pruner.weights.linears) == ENCODER_WEIGHTS // 2
-
-
-def test_movement_cuts_as_soon_as_the_ramp_ends_also_in_short_runs(model):
-    pruner = WeightPruner(model, MOVEMENT, 0.5)
-    assert pruner.cuts(6) == [5]  # the tail begins after 4.2
-    assert pruner.cuts(160) == [20, 40, 60, 80, 100, 112]
-    for step in range(5):
+    assert pruner.cuts(10) == [2, 3, 4, 5, 6, 7]
+    shares = []
+    for step in range(10):
         a_loss(model).backward()
-        pruner.after_backward(step, 6)
-    assert pruner.encoder_sparsity == pruner.weights.sparsity == 0.5
+        pruner.after_backward(step, 10)
+        shares.append(round(pruner.weights.sparsity, 3))
+    assert shares == [0.0, 0.211, 0.352, 0.438, 0.481, 0.497, 0.5, 0.5, 0.5, 0.5]
     assert WeightPruner(model_like(model), MAGNITUDE_AFTER, 0.5).cuts(6) == []
 
 
 def test_too_few_steps_for_a_ramp_are_told(model, caplog):
-    _warn_of_few_cuts("movement-50", WeightPruner(model, MOVEMENT, 0.5), 6)
-    assert "movement-50: 6 steps are few, weights leave after step 5 alone; give more --retrain-epochs" in caplog.text
+    _warn_of_few_cuts("movement-50", WeightPruner(model, MOVEMENT, 0.5), 2)
+    assert "movement-50: 2 steps are few, weights leave after step 1 and 2 alone; give more --retrain-epochs" in (
+        caplog.text
+    )
 
 
 def model_like(model):
@@ -221,6 +216,17 @@ def test_the_dense_stage_is_that_of_train(bert_dir, reviews_dir, output, caplog)
     assert run([*train, "--sparsity", "0"]) == 0
     assert "dense: already there" in caplog.text
     assert json.loads(first.read_bytes())["config"] == config
+
+
+def test_what_a_former_form_of_the_method_gave_is_not_taken_for_this_one_s(
+    bert_dir, reviews_dir, output, capsys, monkeypatch
+):
+    given = words("magnitude-after", bert_dir, reviews_dir, output)
+    assert run(given) == 0
+    monkeypatch.setitem(METHODS, "magnitude-after", replace(MAGNITUDE_AFTER, source="as it was before"))
+    capsys.readouterr()
+    assert run(given) == 1
+    assert "magnitude-after-50" in capsys.readouterr().err
 
 
 def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, tmp_path):

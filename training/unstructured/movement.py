@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from training.unstructured.weights import EncoderWeights
 
-SCORE_LEARNING_RATE = 1e-2  # Sanh et al. 2020, appendix A.1
+SCORE_LEARNING_RATE = 1e-2  # in all commands beside the code of Sanh et al. 2020
 
 
 class Movement:
     """A score for each weight, learned by gradient descent through its straight-through mask.
 
     The gradient of a score is weight * gradient of the masked weight, also where that is 0 now (Sanh et al. 2020,
-    "Movement Pruning", section 4). As theirs, scores start at 0 and are learned by Adam, which makes them alike in all
-    layers, whatever the size of the layers' gradients: sums of gradients are not, and emptied most matrices of a
-    MiniLM (docs/results.md).
+    "Movement Pruning", section 4). As in their code scores start at 0 and are learned by Adam, which makes them alike
+    in all layers, whatever the size of the layers' gradients. Unlike there, gradients of scores are not clipped.
     """
 
     def __init__(self, weights: EncoderWeights) -> None:

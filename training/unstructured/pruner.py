@@ -12,14 +12,13 @@ from training.unstructured.methods import Method
 from training.unstructured.movement import Movement
 from training.unstructured.weights import EncoderWeights
 
-UPDATE_EVERY_STEPS = 20  # of movement scores: sorting all weights takes as long as a step
-
 
 class WeightPruner:
     """Holds weights of `model` at 0 as `method` says, until `final` of them are; `settle` ends it.
 
     Movement scores are learned for weights that are 0 now, too, which may therefore return until `final` is reached
-    (Sanh et al. 2020 let them return to the end).
+    (Sanh et al. 2020 let them return to the end). Masks follow them at every step, as there: weights that all had to
+    shrink leave together, and what that does to the others must be felt before more follow (docs/results.md).
     """
 
     may_skip_blocks = False
@@ -64,7 +63,7 @@ class WeightPruner:
     ) -> None:
         """Let weights leave or return when the method says so."""
         share = self._method.share(step + 1, num_steps, self._final)
-        if share > self._share and self._is_due(step + 1, share):
+        if share > self._share:
             self._cut_to(share)
 
     def cuts(self, num_steps: int) -> list[int]:
@@ -72,19 +71,13 @@ class WeightPruner:
         found, reached = [], self._share
         for step in range(1, num_steps + 1):
             share = self._method.share(step, num_steps, self._final)
-            if share > reached and self._is_due(step, share):
+            if share > reached:
                 found.append(step)
                 reached = share
         return found
 
-    def _is_due(self, step: int, share: float) -> bool:
-        """By movement every few steps only, and when the ramp has reached its end."""
-        return self._movement is None or step % UPDATE_EVERY_STEPS == 0 or share >= self._final
-
     def settle(self) -> None:
         """Zeros are final, those that the last steps were trained with: they are written into the matrices."""
-        if self._share < self._final:  # a last update was not due
-            self._cut_to(self._final)
         if self._movement is not None:
             self._movement.detach()
         self.weights.settle()

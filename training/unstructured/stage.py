@@ -42,7 +42,7 @@ def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, R
         raise ConfigError("baselines run in one process; start 'sparsebert baseline' without 'accelerate launch'")
     output, names = stages.shop.output, {f"{method}-{100 * share:.4g}": share for share in config.budget.shares}
     for name, share in names.items():
-        check_folder(output / name, _fingerprint(stages, name, share))  # told now, not after the ones before it
+        check_folder(output / name, _fingerprint(stages, method, name, share))  # told now, not after the ones before it
     dense = stages.dense()
     records = {dense.name: read_run(dense)}
     for name, share in names.items():
@@ -52,12 +52,14 @@ def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, R
     return records
 
 
-def _fingerprint(stages: Stages, name: str, share: float) -> str:
-    return hashlib.sha256(f"{stages.shop.fingerprint(name)} {share:.6f}".encode()).hexdigest()
+def _fingerprint(stages: Stages, method: MethodName, name: str, share: float) -> str:
+    """Another after a change of what the method is, as its source tells it."""
+    words = f"{stages.shop.fingerprint(name)} {share:.6f} {METHODS[method].source}"
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def _train(stages: Stages, method: MethodName, name: str, share: float) -> None:
-    shop, folder, fingerprint = stages.shop, stages.shop.output / name, _fingerprint(stages, name, share)
+    shop, folder, fingerprint = stages.shop, stages.shop.output / name, _fingerprint(stages, method, name, share)
     if is_finished(folder, fingerprint):
         return
     model = _start(stages, method)
