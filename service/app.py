@@ -137,7 +137,9 @@ def create_app(
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
     path = Path(settings.api_keys) if settings.api_keys else None
-    app.state.keys_file = KeysFile(path, read_keys, gate=gate, metrics=measured.keys, wall_clock_s=time.time)
+    app.state.keys_file = KeysFile(
+        path, read_keys, gate=gate, metrics=measured.keys, clock_s=time.monotonic, wall_clock_s=time.time
+    )
     described = cache(partial(describe, app))
     app.openapi = lambda: described(keys=bool(gate.ring.keys), limited=gate.limits)  # type: ignore[method-assign]
     return app
