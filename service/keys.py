@@ -109,7 +109,10 @@ def read_keys(path: Path) -> KeyRing:
         log.warning("everybody on this machine may read the keys file %s; chmod 600 it", path)
     ring = parse_keys(text.splitlines(), path)
     if not ring.keys:
-        raise ConfigError(f"the keys file {path} has no key in it; {CURE}")
+        raise ConfigError(
+            f"the keys file {path} has no key in it; {CURE}, and before the last one is taken out make another, or "
+            "stop the service"
+        )
     return ring
 
 

@@ -231,9 +231,10 @@ def test_signals_are_sent_from_inside_or_docker_takes_the_container_for_stopped_
 
 
 def test_the_manual_makes_keys_with_the_image():
-    [words] = re.findall(r"^docker run (.*)$", MANUAL.read_text(), re.MULTILINE)
     image = config()["services"]["sparsebert"]["image"]
-    assert f" --entrypoint sparsebert {image} key --api-keys " in f" {words}"
+    runs = re.findall(r"^docker run (.*)$", MANUAL.read_text(), re.MULTILINE)
+    assert runs
+    assert [words for words in runs if f" --entrypoint sparsebert {image} key --api-keys " not in f" {words}"] == []
     assert "key" in {command.word for command in COMMANDS}
 
 

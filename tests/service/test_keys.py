@@ -152,7 +152,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_keys(tmp_path / "absent")
     empty = tmp_path / "empty"
     empty.write_text("# nobody yet\n\n")
-    with pytest.raises(ConfigError, match="has no key in it; make keys with `sparsebert key`"):
+    with pytest.raises(ConfigError, match="make keys with `sparsebert key`, and before the last one is taken out make"):
         read_keys(empty)
 
 
