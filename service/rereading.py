@@ -26,7 +26,7 @@ MAX_UNDER_WAY = 8
 
 
 class KeysFile:
-    """Reads it again when somebody asked for that; `path` is None where the service has none.
+    """Reads it again when somebody asked for that.
 
     Use it from the event loop. Readings have the numbers of who asked for them: one that hangs holds up no newer one,
     and what it brings after that is passed over.
@@ -34,7 +34,7 @@ class KeysFile:
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path,
         read: Callable[[Path], KeyRing],
         *,
         gate: Gate,
@@ -52,17 +52,13 @@ class KeysFile:
         self._num_ended = 0
         self._num_under_way = 0
         self._slow_at_s = math.inf
-        if path is not None:
-            metrics.on_read(wall_clock_s())
+        metrics.on_read(wall_clock_s())
 
     def follow(self, num_asked: int) -> None:
         """So often in all it was asked to read the file again; begin to, unless that was begun already."""
         if num_asked != self._num_begun and self._num_under_way < MAX_UNDER_WAY:
             self._num_begun = num_asked
-            if self._path is None:
-                log.warning("there is no keys file to read again; name one with --api-keys and start the service again")
-                return
-            self._begin(num_asked, self._path)
+            self._begin(num_asked)
         if self._clock_s() >= self._slow_at_s:
             self._slow_at_s = math.inf
             log.error(
@@ -72,41 +68,41 @@ class KeysFile:
                 SLOW_S,
             )
 
-    def _begin(self, number: int, path: Path) -> None:
+    def _begin(self, number: int) -> None:
         self._num_under_way += 1
         self._slow_at_s = self._clock_s() + SLOW_S
         self._metrics.on_asked()
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._run, args=[number, path, loop], name="keys", daemon=True).start()
+        threading.Thread(target=self._run, args=[number, loop], name="keys", daemon=True).start()
 
-    def _run(self, number: int, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def _run(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         read: KeyRing | BaseException
         try:
-            read = self._read(path)
+            read = self._read(self._path)
         except BaseException as error:  # noqa: BLE001 - it must be told, and the next one read
             read = error
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(self._end, number, path, read)
+            loop.call_soon_threadsafe(self._end, number, read)
 
-    def _end(self, number: int, path: Path, read: KeyRing | BaseException) -> None:
+    def _end(self, number: int, read: KeyRing | BaseException) -> None:
         self._num_under_way -= 1
         if number < self._num_ended:
-            log.warning("a reading of the keys file %s came back after a newer one, and is passed over", path)
+            log.warning("a reading of the keys file %s came back after a newer one, and is passed over", self._path)
             return
         self._num_ended = number
         newest = number == self._num_begun
         if newest:
             self._slow_at_s = math.inf
         if isinstance(read, KeyRing):
-            self._take(path, read)
+            self._take(read)
             if newest:
                 self._metrics.on_served()
             return
         unknown = None if isinstance(read, ConfigError) else read
         log.error("%s; until it is read again the former keys stay in force", read, exc_info=unknown)
 
-    def _take(self, path: Path, ring: KeyRing) -> None:
+    def _take(self, ring: KeyRing) -> None:
         told = changes(self._gate.ring, ring)
         self._gate.renew(ring)
         self._metrics.on_read(self._wall_clock_s())
-        log.info("the keys file %s was read again: %d in force; %s", path, len(ring.keys), told)
+        log.info("the keys file %s was read again: %d in force; %s", self._path, len(ring.keys), told)

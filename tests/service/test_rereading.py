@@ -35,7 +35,7 @@ def write(path: Path, *keys: tuple[str, Key]) -> None:
 class Watched:
     """A keys file, a gate and clocks that are moved by hand."""
 
-    def __init__(self, path: Path | None, read: Callable[[Path], KeyRing] = read_keys) -> None:
+    def __init__(self, path: Path, read: Callable[[Path], KeyRing] = read_keys) -> None:
         self.metrics = Metrics([], [])
         self.gate = Gate(ring=KeyRing(keys=(FIRST[1],)), rate=None, clock_s=lambda: 0.0)
         self.now_s, self.ticks_s = 1000.0, 0.0
@@ -210,18 +210,6 @@ async def test_a_fault_of_the_reader_is_told_with_a_traceback_and_the_next_one_r
         await until(lambda: bool(caplog.records))
         assert caplog.records[0].exc_info is not None
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
-
-
-async def test_without_a_file_there_is_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
-    watched = Watched(None)
-    assert watched.told() == (1, 0)
-    for num_asked in (1, 1, 2):
-        watched.keys_file.follow(num_asked)
-    assert watched.told() == (1, 0)
-    assert (
-        caplog.messages
-        == ["there is no keys file to read again; name one with --api-keys and start the service again"] * 2
-    )
 
 
 def test_a_loop_that_ended_meanwhile_is_no_fault(tmp_path: Path) -> None:
