@@ -86,6 +86,11 @@ def test_the_manual_s_lines_take_out_the_only_key_in_place(tmp_path, where):
         assert [key.name for key in read_keys(path).keys] == ["shop-2"]
 
 
+def test_what_the_manual_has_pasted_as_a_whole_reloads_nothing_that_still_starts():
+    [block] = [one for one in re.findall(r"```\n(.*?)```", MANUAL, re.DOTALL) if "groupadd" in one]
+    assert block.splitlines()[-1] == "sudo systemctl restart sparsebert"
+
+
 def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze")
