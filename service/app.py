@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -197,7 +198,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 def load_keys(settings: Settings) -> KeyRing:
     """The keys that the settings name. Raises ConfigError."""
-    return read_keys(Path(settings.api_keys)) if settings.api_keys else KeyRing()
+    return replace(read_keys(Path(settings.api_keys)), read_at_s=time.time()) if settings.api_keys else KeyRing()
 
 
 def all_routes() -> list[BaseRoute]:

@@ -56,9 +56,10 @@ class Key(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """The keys of a service; none means that none is asked for."""
+    """The keys of a service; none means that none is asked for. Read when, in seconds since unix epoch."""
 
     keys: tuple[Key, ...] = ()
+    read_at_s: float = 0.0
 
     @property
     def has_admin(self) -> bool:

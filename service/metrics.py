@@ -212,12 +212,12 @@ class KeyMetrics:
         self._successful.set(1)
         self._read_at = gauge(
             "keys_last_reload_success_timestamp_seconds",
-            "When keys were last put in force, in seconds since unix epoch; 0 without a keys file.",
+            "When the keys in force were read, in seconds since unix epoch; 0 without a keys file.",
             (),
         )
 
     def on_read(self, at_s: float) -> None:
-        """The keys of the file were put in force then."""
+        """The keys in force were read then."""
         self._read_at.set(at_s)
 
     def on_asked(self) -> None:

@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from service.gate import Gate
@@ -52,7 +53,7 @@ class KeysFile:
         self._num_ended = 0
         self._num_under_way = 0
         self._slow_at_s = math.inf
-        metrics.on_read(wall_clock_s())
+        metrics.on_read(gate.ring.read_at_s)
 
     def follow(self, num_asked: int) -> None:
         """So often in all it was asked to read the file again; begin to, unless that was begun already."""
@@ -78,7 +79,7 @@ class KeysFile:
     def _run(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         read: KeyRing | BaseException
         try:
-            read = self._read(self._path)
+            read = replace(self._read(self._path), read_at_s=self._wall_clock_s())
         except BaseException as error:  # noqa: BLE001 - it must be told, and the next one read
             read = error
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
@@ -104,5 +105,5 @@ class KeysFile:
     def _take(self, ring: KeyRing) -> None:
         told = changes(self._gate.ring, ring)
         self._gate.renew(ring)
-        self._metrics.on_read(self._wall_clock_s())
+        self._metrics.on_read(ring.read_at_s)
         log.info("the keys file %s was read again: %d in force; %s", self._path, len(ring.keys), told)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
+from service.app import create_app, load_keys
 from service.gate import Gate
 from service.keys import MAX_FILE_BYTES, Key, KeyRing, Scope, make_key, read_keys, write_line
 from service.metrics import Metrics
@@ -37,8 +38,8 @@ class Watched:
 
     def __init__(self, path: Path, read: Callable[[Path], KeyRing] = read_keys) -> None:
         self.metrics = Metrics([], [])
-        self.gate = Gate(ring=KeyRing(keys=(FIRST[1],)), rate=None, clock_s=lambda: 0.0)
-        self.now_s, self.ticks_s = 1000.0, 0.0
+        self.gate = Gate(ring=KeyRing(keys=(FIRST[1],), read_at_s=1000.0), rate=None, clock_s=lambda: 0.0)
+        self.now_s, self.ticks_s = 1500.0, 0.0
         self.keys_file = KeysFile(
             path,
             read,
@@ -102,7 +103,7 @@ async def test_a_file_that_is_none_changes_nothing(
     path.unlink(missing_ok=True)
     write(path, SECOND)
     watched.keys_file.follow(2)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
 
 
@@ -143,7 +144,7 @@ async def test_a_reading_that_hangs_is_seen_and_told_once(tmp_path: Path, caplog
         "again; until it is read again the former keys stay in force"
     )
     reader.let_go(1, SECOND)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
 
 
@@ -164,11 +165,11 @@ async def test_a_newer_reading_does_not_wait_for_one_that_hangs_and_is_not_undon
     await ask(watched, reader, 1)
     await ask(watched, reader, 2)
     reader.let_go(2, SECOND)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
     reader.let_go(1, FIRST, SECOND)
     await until(lambda: "came back after a newer one, and is passed over" in caplog.text)
-    assert (watched.names, watched.told()) == (["second"], (1, 1000))
+    assert (watched.names, watched.told()) == (["second"], (1, 1500))
 
 
 async def test_an_older_reading_that_comes_first_counts_until_the_newer_one_comes(tmp_path: Path) -> None:
@@ -178,9 +179,9 @@ async def test_an_older_reading_that_comes_first_counts_until_the_newer_one_come
     await ask(watched, reader, 2)
     reader.let_go(1, FIRST, SECOND)
     await until(lambda: watched.names == ["first", "second"])
-    assert watched.told() == (0, 1000)
+    assert watched.told() == (0, 1500)
     reader.let_go(2, SECOND)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
 
 
@@ -196,7 +197,7 @@ async def test_readings_that_hang_do_not_pile_up(tmp_path: Path) -> None:
     assert reader.num_begun == MAX_UNDER_WAY
     watched.keys_file.follow(MAX_UNDER_WAY + 3)
     reader.let_go(MAX_UNDER_WAY + 1, SECOND)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
 
 
@@ -265,6 +266,18 @@ def running(models: Path, path: Path, *keys: tuple[str, Key]) -> Iterator[App]:
     write(path, *keys)
     with TestClient(create_app(Settings(models=models, threads=1, api_keys=str(path)))) as client:
         yield App(client, path)
+
+
+def test_the_first_reading_is_that_of_the_start_and_not_when_all_was_loaded(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "keys", FIRST)
+    settings = Settings(models=models_folder, threads=1, api_keys=str(tmp_path / "keys"))
+    before_s = time.time()
+    assert before_s <= load_keys(settings).read_at_s <= time.time()
+    ring = KeyRing(keys=(FIRST[1],), read_at_s=1234.0)
+    with TestClient(create_app(settings, ring=ring)) as client:
+        assert f"\nsparsebert_{READ_AT} 1234.0\n" in client.get("/metrics").text
 
 
 def test_the_keys_in_force_decide_whether_there_are_admin_paths(models_folder: Path, tmp_path: Path) -> None:
