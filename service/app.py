@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -136,11 +137,21 @@ def create_app(
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    path = Path(settings.api_keys) if settings.api_keys else None
-    app.state.keys_file = KeysFile(path, read_keys, gate=gate, metrics=measured.keys, wall_clock_s=time.time)
+    app.state.keys_file = _keys_file(settings, gate, measured) if settings.api_keys else None
     described = cache(partial(describe, app))
     app.openapi = lambda: described(keys=bool(gate.ring.keys), limited=gate.limits)  # type: ignore[method-assign]
     return app
+
+
+def _keys_file(settings: Settings, gate: Gate, measured: Metrics) -> KeysFile:
+    return KeysFile(
+        Path(settings.api_keys),
+        read_keys,
+        gate=gate,
+        metrics=measured.keys,
+        clock_s=time.monotonic,
+        wall_clock_s=time.time,
+    )
 
 
 def _around(frameworks_own: ASGIApp, *, gate: Gate, ledger: Ledger, room: Room, cors_origins: Sequence[str]) -> ASGIApp:
@@ -187,7 +198,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 def load_keys(settings: Settings) -> KeyRing:
     """The keys that the settings name. Raises ConfigError."""
-    return read_keys(Path(settings.api_keys)) if settings.api_keys else KeyRing()
+    return replace(read_keys(Path(settings.api_keys)), read_at_s=time.time()) if settings.api_keys else KeyRing()
 
 
 def all_routes() -> list[BaseRoute]:

@@ -77,7 +77,8 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     # Until the server listens to signals itself: as process 1 of a container it would not hear this one at all.
     signal.signal(signal.SIGTERM, _end)
     hangups = Hangups()
-    on_hangup(hangups)
+    if settings.api_keys:
+        on_hangup(hangups)
     ring, tracer = load_keys(settings), open_tracer(settings, os.environ)
     # First, so that a taken port is told at once. It listens when all is loaded: until then connections are
     # refused, and a probe does not hang.
@@ -85,12 +86,13 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     try:
         drain = Drain(settings.drain_timeout_s)
         app = _load_app(settings, open_engine, listener, drain, ring, tracer)
+        keys_file = app.state.keys_file
         server = DrainingServer(
             server_config(app),
             drain,
             end_requests=lambda: app.state.serving.close(),
             died=lambda: app.state.serving.workers.dead,
-            follow=lambda: app.state.keys_file.follow(hangups.num),
+            follow=lambda: keys_file.follow(hangups.num) if keys_file else None,
             patience_s=settings.request_timeout_s + GRACE_S,
         )
         keep_from_collection()

@@ -1,6 +1,8 @@
-"""What does SIGHUP do? It is counted, and nothing else: a signal is handled in the midst of anything.
+"""What does SIGHUP do where there are keys to read again? It is counted, and nothing else: a signal is handled in the
+midst of anything.
 
-Knows nothing about what is read again on it.
+Without keys it does what it does to every program: the end of a terminal is the end of what runs in it. Knows nothing
+about what is read again on it.
 """
 
 import signal
@@ -19,6 +21,6 @@ class Hangups:
 
 
 def on_hangup(handler: Callable[[int, FrameType | None], None]) -> None:
-    """From now on SIGHUP calls this, where there is such a signal; nobody's would end the process."""
+    """From now on SIGHUP calls this, where there is such a signal, and does not end the process."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, handler)

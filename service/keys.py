@@ -8,6 +8,7 @@ of which one was close. Knows nothing about HTTP.
 import hashlib
 import hmac
 import logging
+import os
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ PREFIX = "sparsebert_"
 KEY_BYTES = 32
 NAME_FORM = r"^[A-Za-z0-9._-]{1,64}$"
 CURE = "make keys with `sparsebert key`"
+# Some thousand keys; a file that grew without end must not take the memory of what serves.
+MAX_FILE_BYTES = 1_000_000
 
 
 class Scope(StrEnum):
@@ -53,9 +56,10 @@ class Key(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """The keys of a service; none means that none is asked for."""
+    """The keys of a service; none means that none is asked for. Read when, in seconds since unix epoch."""
 
     keys: tuple[Key, ...] = ()
+    read_at_s: float = 0.0
 
     @property
     def has_admin(self) -> bool:
@@ -96,8 +100,7 @@ def write_line(key: Key) -> str:
 def read_keys(path: Path) -> KeyRing:
     """The keys of a file. Raises ConfigError naming line and cure; warns when everybody on the machine may read it."""
     try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
+        text, mode = _open(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError(f"the keys file {path} cannot be read ({reason}); {CURE}, or name another file") from error
@@ -107,8 +110,24 @@ def read_keys(path: Path) -> KeyRing:
         log.warning("everybody on this machine may read the keys file %s; chmod 600 it", path)
     ring = parse_keys(text.splitlines(), path)
     if not ring.keys:
-        raise ConfigError(f"the keys file {path} has no key in it; {CURE}")
+        raise ConfigError(
+            f"the keys file {path} has no key in it; {CURE}, and before the last one is taken out make another, or "
+            "stop the service"
+        )
     return ring
+
+
+def _open(path: Path) -> tuple[str, int]:
+    """Text and mode of a regular file; what is none may let who reads it wait for ever, or never end."""
+    at_once = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"the keys file {path} is no regular file; {CURE}, or name another file")
+        read = file.read(MAX_FILE_BYTES + 1)
+    if len(read) > MAX_FILE_BYTES:
+        raise ConfigError(f"the keys file {path} has more than {MAX_FILE_BYTES} bytes; take lines out, or {CURE}")
+    return read.decode(), mode
 
 
 def parse_keys(lines: Sequence[str], path: Path) -> KeyRing:

@@ -206,24 +206,27 @@ class KeyMetrics:
     def __init__(self, gauge: Callable[[str, str, Sequence[str]], Gauge]) -> None:
         self._successful = gauge(
             "keys_last_reload_successful",
-            "0 when the keys file could not be read again on the last SIGHUP, else 1.",
+            "0 from a SIGHUP until the keys file was read again, and for as long as it cannot be; else 1.",
             (),
         )
         self._successful.set(1)
         self._read_at = gauge(
             "keys_last_reload_success_timestamp_seconds",
-            "When keys were last put in force, in seconds since unix epoch; 0 without a keys file.",
+            "When the keys in force were read, in seconds since unix epoch; 0 without a keys file.",
             (),
         )
 
     def on_read(self, at_s: float) -> None:
-        """The keys of the file were put in force then."""
-        self._successful.set(1)
+        """The keys in force were read then."""
         self._read_at.set(at_s)
 
-    def on_failed(self) -> None:
-        """They could not be read again."""
+    def on_asked(self) -> None:
+        """They are to be read again: until they were, also where that fails or hangs, former ones are in force."""
         self._successful.set(0)
+
+    def on_served(self) -> None:
+        """Nobody asked for newer ones."""
+        self._successful.set(1)
 
 
 class VariantMetrics:

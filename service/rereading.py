@@ -6,9 +6,11 @@ signals or HTTP.
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from service.gate import Gate
@@ -19,65 +21,89 @@ from sparsebert.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+SLOW_S = 5
+# Who asks while so many hang is served when one of them came back.
+MAX_UNDER_WAY = 8
+
 
 class KeysFile:
-    """Reads it again when somebody asked for that; `path` is None where the service has none.
+    """Reads it again when somebody asked for that.
 
-    Use it from the event loop. One reading at a time: who asks meanwhile is served by the next one.
+    Use it from the event loop. Readings have the numbers of who asked for them: one that hangs holds up no newer one,
+    and what it brings after that is passed over.
     """
 
     def __init__(
         self,
-        path: Path | None,
+        path: Path,
         read: Callable[[Path], KeyRing],
         *,
         gate: Gate,
         metrics: KeyMetrics,
+        clock_s: Callable[[], float],
         wall_clock_s: Callable[[], float],
     ) -> None:
         self._path = path
         self._read = read
         self._gate = gate
         self._metrics = metrics
+        self._clock_s = clock_s
         self._wall_clock_s = wall_clock_s
-        self._num_served = 0
-        self._reading = False
-        if path is not None:
-            metrics.on_read(wall_clock_s())
+        self._num_begun = 0
+        self._num_ended = 0
+        self._num_under_way = 0
+        self._slow_at_s = math.inf
+        metrics.on_read(gate.ring.read_at_s)
 
     def follow(self, num_asked: int) -> None:
-        """So often in all it was asked to read the file again; begin to, unless that was served already."""
-        if num_asked == self._num_served or self._reading:
-            return
-        self._num_served = num_asked
-        if self._path is None:
-            log.warning("there is no keys file to read again; name one with --api-keys and start the service again")
-            return
-        self._reading = True
-        threading.Thread(
-            target=self._run, args=[self._path, asyncio.get_running_loop()], name="keys", daemon=True
-        ).start()
+        """So often in all it was asked to read the file again; begin to, unless that was begun already."""
+        if num_asked != self._num_begun and self._num_under_way < MAX_UNDER_WAY:
+            self._num_begun = num_asked
+            self._begin(num_asked)
+        if self._clock_s() >= self._slow_at_s:
+            self._slow_at_s = math.inf
+            log.error(
+                "reading the keys file %s takes more than %d s: look at its file system, then send SIGHUP again; until "
+                "it is read again the former keys stay in force",
+                self._path,
+                SLOW_S,
+            )
 
-    def _run(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self, number: int) -> None:
+        self._num_under_way += 1
+        self._slow_at_s = self._clock_s() + SLOW_S
+        self._metrics.on_asked()
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run, args=[number, loop], name="keys", daemon=True).start()
+
+    def _run(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         read: KeyRing | BaseException
         try:
-            read = self._read(path)
+            read = replace(self._read(self._path), read_at_s=self._wall_clock_s())
         except BaseException as error:  # noqa: BLE001 - it must be told, and the next one read
             read = error
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
-            loop.call_soon_threadsafe(self._end, path, read)
+            loop.call_soon_threadsafe(self._end, number, read)
 
-    def _end(self, path: Path, read: KeyRing | BaseException) -> None:
-        self._reading = False
-        if isinstance(read, KeyRing):
-            self._take(path, read)
+    def _end(self, number: int, read: KeyRing | BaseException) -> None:
+        self._num_under_way -= 1
+        if number < self._num_ended:
+            log.warning("a reading of the keys file %s came back after a newer one, and is passed over", self._path)
             return
-        self._metrics.on_failed()
+        self._num_ended = number
+        newest = number == self._num_begun
+        if newest:
+            self._slow_at_s = math.inf
+        if isinstance(read, KeyRing):
+            self._take(read)
+            if newest:
+                self._metrics.on_served()
+            return
         unknown = None if isinstance(read, ConfigError) else read
         log.error("%s; until it is read again the former keys stay in force", read, exc_info=unknown)
 
-    def _take(self, path: Path, ring: KeyRing) -> None:
+    def _take(self, ring: KeyRing) -> None:
         told = changes(self._gate.ring, ring)
         self._gate.renew(ring)
-        self._metrics.on_read(self._wall_clock_s())
-        log.info("the keys file %s was read again: %d in force; %s", path, len(ring.keys), told)
+        self._metrics.on_read(ring.read_at_s)
+        log.info("the keys file %s was read again: %d in force; %s", self._path, len(ring.keys), told)

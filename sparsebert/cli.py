@@ -51,7 +51,7 @@ COMMANDS = (
         extra="export",
         help="measure what heads and neurons cost on this machine",
     ),
-    Command(word="serve", module="service.cli", extra="serve", help="serve model bundles over HTTP"),
+    Command(word="serve", module="service.starting", extra="serve", help="serve model bundles over HTTP"),
     Command(word="key", module="service.key_cli", extra="serve", help="make an API key for the service"),
     Command(word="inspect", module="sparsebert.inspect", extra=None, help="say what a bundle or a checkpoint is"),
 )

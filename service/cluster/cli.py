@@ -37,7 +37,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     with ray.connected(settings):
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, _end)
-        on_hangup(_pass_over)
+        if settings.api_keys:
+            on_hangup(_pass_over)
         check_room(settings, planned, ray.cpus())
         _tell(planned, ray.deploy(planned))
         log.info("serving on http://%s:%d/ of every machine that has a replica", settings.host, settings.port)

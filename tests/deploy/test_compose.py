@@ -219,10 +219,22 @@ def test_the_manual_takes_back_the_images_that_compose_builds():
     assert tagged == [(image, before), (before, image)]
 
 
+def test_signals_are_sent_from_inside_or_docker_takes_the_container_for_stopped_by_hand():
+    told = MANUAL.read_text() + (ROOT / "docs" / "service.md").read_text()
+    assert "compose kill -" not in told
+    services = config()["services"]
+    named = re.findall(r"docker compose exec ([\w-]+) sh -c 'kill -HUP 1'", told)
+    assert set(named) == {"sparsebert", "prometheus"}
+    for name in named:  # process 1 forwards it to the program, and the program's user may send it
+        assert services[name]["init"] is True
+        assert services[name]["restart"] == "unless-stopped"
+
+
 def test_the_manual_makes_keys_with_the_image():
-    [words] = re.findall(r"^docker run (.*)$", MANUAL.read_text(), re.MULTILINE)
     image = config()["services"]["sparsebert"]["image"]
-    assert f" --entrypoint sparsebert {image} key --api-keys " in f" {words}"
+    runs = re.findall(r"^docker run (.*)$", MANUAL.read_text(), re.MULTILINE)
+    assert runs
+    assert [words for words in runs if f" --entrypoint sparsebert {image} key --api-keys " not in f" {words}"] == []
     assert "key" in {command.word for command in COMMANDS}
 
 

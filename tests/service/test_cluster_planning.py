@@ -193,8 +193,15 @@ def own_signals() -> Iterator[None]:
 @pytest.mark.usefixtures("own_signals")
 def test_a_hangup_of_the_command_is_told_and_ends_nothing(models_folder, monkeypatch, caplog):
     monkeypatch.setattr(cli, "import_ray", HungUp)
-    cli.main(["--ray", "auto", "--models", str(models_folder)], {})
+    cli.main(["--ray", "auto", "--models", str(models_folder), "--api-keys", "keys.jsonl"], {})
     assert "replicas read their keys when they start; to replace them run `sparsebert serve --ray` again" in caplog.text
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_hangup_of_the_command_without_keys_does_what_it_always_does(models_folder, monkeypatch):
+    monkeypatch.setattr(cli, "import_ray", HungUp)
+    with pytest.raises(pytest.fail.Exception, match="nobody heard it"):
+        cli.main(["--ray", "auto", "--models", str(models_folder)], {})
 
 
 def test_replicas_get_absolute_paths(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
-"""SIGHUP to the real process: keys change under traffic, a broken file changes nothing, and nothing ends."""
+"""SIGHUP to the real process: keys change under traffic, a broken file changes nothing, and without keys it ends."""
 
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,13 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import pytest
 
 from benchmarks.service_process import Served, started
+from service.arguments import env_name, flag_name
 from service.keys import Key, Scope, make_key, write_line
+from service.settings import read_settings
+from service.starting import FLAG, VARIABLE, names_keys
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 KEPT, LEAKED, NEW = (
@@ -40,6 +46,14 @@ class Caller:
     def number(self, name: str) -> float:
         lines = self.http.get("/metrics").text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"sparsebert_{name} "))
+
+
+@pytest.fixture
+def unheard() -> Iterator[None]:
+    """What is started meanwhile has SIGHUP as a terminal's programs have it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager
@@ -131,11 +145,56 @@ def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_fold
     assert not any(plain in log for plain, _ in (KEPT, LEAKED, NEW))
 
 
-def test_without_a_keys_file_it_goes_on_and_says_so(models_folder: Path) -> None:
-    with started(models_folder, "--threads", "1") as service, calling(service) as caller:
+# Comes when the first of what takes long is imported.
+HUNG_UP = """
+import signal, sys
+
+class Hangup:
+    def find_spec(self, name, path, target=None):
+        if name in ("fastapi", "numpy", "onnxruntime", "pydantic", "uvicorn"):
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGHUP)
+
+sys.meta_path.insert(0, Hangup())
+from sparsebert.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.usefixtures("unheard")
+@pytest.mark.parametrize(("flags", "code"), [(["--api-keys", "keys"], 0), ([], -signal.SIGHUP)])
+def test_with_a_keys_file_it_does_not_end_while_it_imports(flags: list[str], code: int) -> None:
+    command = [sys.executable, "-c", HUNG_UP, "serve", *flags, "--help"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "named"),
+    [
+        ([], {}, False),
+        (["--port", "0"], {"SPARSEBERT_API_KEYS": "keys"}, True),
+        ([], {"SPARSEBERT_API_KEYS": ""}, False),
+        (["--api-keys", "keys", "--port", "0"], {}, True),
+        (["--api-keys=keys"], {}, True),
+        (["--api-keys="], {"SPARSEBERT_API_KEYS": "keys"}, False),
+        (["--api-keys", "", "--port", "0"], {"SPARSEBERT_API_KEYS": "keys"}, False),
+        (["--api-keys"], {}, False),
+    ],
+)
+def test_whether_keys_are_named_is_seen_as_the_settings_see_it(
+    words: list[str], environment: dict[str, str], named: bool
+) -> None:
+    assert names_keys(words, environment) is named
+    if words != ["--api-keys"]:  # which is wrong usage
+        assert bool(read_settings(words, environment).api_keys) is named
+
+
+def test_the_names_are_those_of_the_setting() -> None:
+    assert (flag_name("api_keys"), env_name("api_keys")) == (FLAG, VARIABLE)
+
+
+@pytest.mark.usefixtures("unheard")
+def test_without_a_keys_file_it_ends_with_its_terminal(models_folder: Path) -> None:
+    with started(models_folder, "--threads", "1") as service:
         service.process.send_signal(signal.SIGHUP)
-        assert (caller.predict(), caller.number(SUCCESSFUL)) == (200, 1)
-        # What came first is looked at before it ends.
-        service.process.send_signal(signal.SIGTERM)
-        code, log = service.ending()
-    assert (code, log.count("there is no keys file to read again")) == (0, 1)
+        assert service.process.wait(timeout=60) == -signal.SIGHUP

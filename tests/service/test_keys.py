@@ -2,13 +2,14 @@
 
 import json
 import logging
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from service.key_cli import main
-from service.keys import KeyRing, Scope, digest_of, make_key, parse_keys, read_keys, write_line
+from service.keys import MAX_FILE_BYTES, KeyRing, Scope, digest_of, make_key, parse_keys, read_keys, write_line
 from service.rates import FORM
 from sparsebert.cli import run
 from sparsebert.errors import ConfigError
@@ -129,12 +130,29 @@ def test_a_malformed_line_is_named_and_not_quoted(line: str, sentence: str) -> N
     assert "in_plain" not in str(caught.value)
 
 
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="is no regular file; make keys with `sparsebert key`, or name another file"):
+        read_keys(path)
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(write_line(KEY).ljust(MAX_FILE_BYTES, "\n"))
+    path.chmod(0o600)
+    assert [key.name for key in read_keys(path).keys] == [KEY.name]
+    os.truncate(path, 10**10)
+    with pytest.raises(ConfigError, match="has more than 1000000 bytes; take lines out, or make keys"):
+        read_keys(path)
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read .* make keys with `sparsebert key`"):
         read_keys(tmp_path / "absent")
     empty = tmp_path / "empty"
     empty.write_text("# nobody yet\n\n")
-    with pytest.raises(ConfigError, match="has no key in it; make keys with `sparsebert key`"):
+    with pytest.raises(ConfigError, match="make keys with `sparsebert key`, and before the last one is taken out make"):
         read_keys(empty)
 
 

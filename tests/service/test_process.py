@@ -34,11 +34,14 @@ def ends_well(service: Served) -> bool:
     return code == 0 and "Traceback" not in log
 
 
-def test_sigterm_while_it_loads_ends_it_and_sighup_does_not(tmp_path: Path) -> None:
+def test_sigterm_while_it_loads_ends_it_and_sighup_with_keys_does_not(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "reviews" / "dense"
     folder.mkdir(parents=True)
     os.mkfifo(folder / "manifest.json")
-    with subprocess.Popen([*COMMAND, "--models", str(tmp_path / "models"), "--port", "0"]) as process:
+    keys = tmp_path / "keys"
+    subprocess.run([*COMMAND[:-1], "key", "--api-keys", str(keys), "--name", "shop"], check=True, capture_output=True)
+    flags = ["--models", str(tmp_path / "models"), "--port", "0", "--api-keys", str(keys)]
+    with subprocess.Popen([*COMMAND, *flags]) as process:
         try:
             with (folder / "manifest.json").open("w"):  # open when the service is, to read it
                 process.send_signal(signal.SIGHUP)

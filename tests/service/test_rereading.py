@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +12,11 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
+from service.app import create_app, load_keys
 from service.gate import Gate
-from service.keys import Key, KeyRing, Scope, make_key, read_keys, write_line
+from service.keys import MAX_FILE_BYTES, Key, KeyRing, Scope, make_key, read_keys, write_line
 from service.metrics import Metrics
-from service.rereading import KeysFile
+from service.rereading import MAX_UNDER_WAY, SLOW_S, KeysFile
 from service.settings import Settings
 
 FIRST, SECOND, ADMIN = (
@@ -32,14 +34,19 @@ def write(path: Path, *keys: tuple[str, Key]) -> None:
 
 
 class Watched:
-    """A keys file, a gate and a clock that is moved by hand."""
+    """A keys file, a gate and clocks that are moved by hand."""
 
-    def __init__(self, path: Path | None, read: Callable[[Path], KeyRing] = read_keys) -> None:
+    def __init__(self, path: Path, read: Callable[[Path], KeyRing] = read_keys) -> None:
         self.metrics = Metrics([], [])
-        self.gate = Gate(ring=KeyRing(keys=(FIRST[1],)), rate=None, clock_s=lambda: 0.0)
-        self.now_s = 1000.0
+        self.gate = Gate(ring=KeyRing(keys=(FIRST[1],), read_at_s=1000.0), rate=None, clock_s=lambda: 0.0)
+        self.now_s, self.ticks_s = 1500.0, 0.0
         self.keys_file = KeysFile(
-            path, read, gate=self.gate, metrics=self.metrics.keys, wall_clock_s=lambda: self.now_s
+            path,
+            read,
+            gate=self.gate,
+            metrics=self.metrics.keys,
+            clock_s=lambda: self.ticks_s,
+            wall_clock_s=lambda: self.now_s,
         )
 
     @property
@@ -71,7 +78,7 @@ async def test_what_is_read_is_in_force_and_told(tmp_path: Path, caplog: pytest.
     ]
 
 
-@pytest.mark.parametrize("broken", ["absent", "bad line", "empty", "writable", "no text"])
+@pytest.mark.parametrize("broken", ["absent", "bad line", "empty", "writable", "no text", "a pipe", "large"])
 async def test_a_file_that_is_none_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
@@ -83,44 +90,115 @@ async def test_a_file_that_is_none_changes_nothing(
         "empty": lambda: path.write_text("# nobody\n"),
         "writable": lambda: path.chmod(0o602),
         "no text": lambda: path.write_bytes(b"\xff\xfe"),
+        "a pipe": lambda: (path.unlink(), os.mkfifo(path, 0o600)),
+        "large": lambda: os.truncate(path, MAX_FILE_BYTES + 1),
     }[broken]()
     watched.keys_file.follow(1)
-    await until(lambda: watched.told() == (0, 1000))
-    assert watched.names == ["first"]
+    await until(lambda: bool(caplog.records))
+    assert (watched.names, watched.told()) == (["first"], (0, 1000))
     [error] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert f"keys file {path}" in error.getMessage()
     assert error.getMessage().endswith("; until it is read again the former keys stay in force")
     assert error.exc_info is None
+    path.unlink(missing_ok=True)
     write(path, SECOND)
     watched.keys_file.follow(2)
-    await until(lambda: watched.told() == (1, 1000))
+    await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
 
 
-async def test_a_file_system_that_does_not_answer_holds_up_nobody_and_who_asks_meanwhile_is_served(
-    tmp_path: Path,
-) -> None:
-    begun, go_on, rings = threading.Semaphore(0), threading.Semaphore(0), [(FIRST, SECOND), (SECOND,)]
+class Hanging:
+    """A reader whose readings, numbered from 1, each come back when they are let go."""
 
-    def read(path: Path) -> KeyRing:
-        begun.release()
-        assert go_on.acquire(timeout=60)
-        return KeyRing(keys=tuple(key for _, key in rings.pop(0)))
+    def __init__(self) -> None:
+        self.num_begun = 0
+        self._go_on = [threading.Event() for _ in range(2 * MAX_UNDER_WAY)]
+        self._brings: dict[int, KeyRing] = {}
 
-    watched = Watched(tmp_path, read)
+    def __call__(self, path: Path) -> KeyRing:
+        self.num_begun += 1  # nobody begins two at once
+        number = self.num_begun
+        assert self._go_on[number].wait(timeout=60)
+        return self._brings[number]
+
+    def let_go(self, number: int, *keys: tuple[str, Key]) -> None:
+        self._brings[number] = KeyRing(keys=tuple(key for _, key in keys))
+        self._go_on[number].set()
+
+
+async def ask(watched: Watched, reader: Hanging, number: int) -> None:
+    watched.keys_file.follow(number)
+    await until(lambda: reader.num_begun == number)
+
+
+async def test_a_reading_that_hangs_is_seen_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader = Hanging()
+    watched = Watched(tmp_path / "keys", reader)
+    await ask(watched, reader, 1)
+    assert (watched.names, watched.told()) == (["first"], (0, 1000))
+    for watched.ticks_s in (SLOW_S - 0.1, SLOW_S, SLOW_S + 0.1):
+        watched.keys_file.follow(1)
+    [message] = caplog.messages
+    assert message == (
+        f"reading the keys file {tmp_path / 'keys'} takes more than 5 s: look at its file system, then send SIGHUP "
+        "again; until it is read again the former keys stay in force"
+    )
+    reader.let_go(1, SECOND)
+    await until(lambda: watched.told() == (1, 1500))
+    assert watched.names == ["second"]
+
+
+async def test_what_is_not_slow_is_not_told_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(tmp_path, lambda path: KeyRing(keys=(SECOND[1],)))
     watched.keys_file.follow(1)
-    await until(lambda: begun.acquire(blocking=False))
-    for num_asked in (1, 2, 3):
-        watched.keys_file.follow(num_asked)
-    assert watched.names == ["first"]
-    go_on.release()
-    await until(lambda: watched.names == ["first", "second"])
-    assert not begun.acquire(blocking=False)
-    watched.keys_file.follow(3)
-    go_on.release()
     await until(lambda: watched.names == ["second"])
-    watched.keys_file.follow(3)
-    assert [begun.acquire(blocking=False) for _ in range(2)] == [True, False]
+    watched.ticks_s = 2.0 * SLOW_S
+    watched.keys_file.follow(1)
+    assert caplog.messages == []
+
+
+async def test_a_newer_reading_does_not_wait_for_one_that_hangs_and_is_not_undone_by_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Hanging()
+    watched = Watched(tmp_path, reader)
+    await ask(watched, reader, 1)
+    await ask(watched, reader, 2)
+    reader.let_go(2, SECOND)
+    await until(lambda: watched.told() == (1, 1500))
+    assert watched.names == ["second"]
+    reader.let_go(1, FIRST, SECOND)
+    await until(lambda: "came back after a newer one, and is passed over" in caplog.text)
+    assert (watched.names, watched.told()) == (["second"], (1, 1500))
+
+
+async def test_an_older_reading_that_comes_first_counts_until_the_newer_one_comes(tmp_path: Path) -> None:
+    reader = Hanging()
+    watched = Watched(tmp_path, reader)
+    await ask(watched, reader, 1)
+    await ask(watched, reader, 2)
+    reader.let_go(1, FIRST, SECOND)
+    await until(lambda: watched.names == ["first", "second"])
+    assert watched.told() == (0, 1500)
+    reader.let_go(2, SECOND)
+    await until(lambda: watched.told() == (1, 1500))
+    assert watched.names == ["second"]
+
+
+async def test_readings_that_hang_do_not_pile_up(tmp_path: Path) -> None:
+    reader = Hanging()
+    watched = Watched(tmp_path, reader)
+    for number in range(1, MAX_UNDER_WAY + 1):
+        await ask(watched, reader, number)
+    watched.keys_file.follow(MAX_UNDER_WAY + 3)
+    for number in range(1, MAX_UNDER_WAY + 1):
+        reader.let_go(number, FIRST, SECOND)
+    await until(lambda: watched.names == ["first", "second"])
+    assert reader.num_begun == MAX_UNDER_WAY
+    watched.keys_file.follow(MAX_UNDER_WAY + 3)
+    reader.let_go(MAX_UNDER_WAY + 1, SECOND)
+    await until(lambda: watched.told() == (1, 1500))
+    assert watched.names == ["second"]
 
 
 async def test_a_fault_of_the_reader_is_told_with_a_traceback_and_the_next_one_reads(
@@ -133,18 +211,6 @@ async def test_a_fault_of_the_reader_is_told_with_a_traceback_and_the_next_one_r
         await until(lambda: bool(caplog.records))
         assert caplog.records[0].exc_info is not None
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
-
-
-async def test_without_a_file_there_is_nothing_to_read(caplog: pytest.LogCaptureFixture) -> None:
-    watched = Watched(None)
-    assert watched.told() == (1, 0)
-    for num_asked in (1, 1, 2):
-        watched.keys_file.follow(num_asked)
-    assert watched.told() == (1, 0)
-    assert (
-        caplog.messages
-        == ["there is no keys file to read again; name one with --api-keys and start the service again"] * 2
-    )
 
 
 def test_a_loop_that_ended_meanwhile_is_no_fault(tmp_path: Path) -> None:
@@ -200,6 +266,18 @@ def running(models: Path, path: Path, *keys: tuple[str, Key]) -> Iterator[App]:
     write(path, *keys)
     with TestClient(create_app(Settings(models=models, threads=1, api_keys=str(path)))) as client:
         yield App(client, path)
+
+
+def test_the_first_reading_is_that_of_the_start_and_not_when_all_was_loaded(
+    models_folder: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "keys", FIRST)
+    settings = Settings(models=models_folder, threads=1, api_keys=str(tmp_path / "keys"))
+    before_s = time.time()
+    assert before_s <= load_keys(settings).read_at_s <= time.time()
+    ring = KeyRing(keys=(FIRST[1],), read_at_s=1234.0)
+    with TestClient(create_app(settings, ring=ring)) as client:
+        assert f"\nsparsebert_{READ_AT} 1234.0\n" in client.get("/metrics").text
 
 
 def test_the_keys_in_force_decide_whether_there_are_admin_paths(models_folder: Path, tmp_path: Path) -> None:

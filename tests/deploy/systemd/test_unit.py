@@ -17,6 +17,7 @@ from sparsebert.cli import COMMANDS
 
 SYSTEMD = Path(__file__).parents[3] / "deploy" / "systemd"
 UNIT = SYSTEMD / "sparsebert.service"
+MANUAL = (SYSTEMD.parents[1] / "docs" / "operations.md").read_text()
 
 
 def words_of(name: str) -> list[tuple[str, str]]:
@@ -52,25 +53,42 @@ def test_the_unit_gives_time_to_drain_and_limits():
 def test_keys_are_the_file_itself_which_a_reload_reads_again():
     drop_in = dict(words_of("api-keys.conf"))
     path = "/etc/sparsebert/api-keys"
-    assert drop_in == {"SupplementaryGroups": "sparsebert-keys", "Environment": f"{env_name('api_keys')}={path}"}
-    manual = (SYSTEMD.parents[1] / "docs" / "operations.md").read_text()
+    assert drop_in == {
+        "SupplementaryGroups": "sparsebert-keys",
+        "Environment": f"{env_name('api_keys')}={path}",
+        "ExecReload": "kill -HUP $MAINPID",
+    }
     assert (
-        f"sudo groupadd --system sparsebert-keys\nsudo install -m 640 -g sparsebert-keys /dev/null {path}\n" in manual
+        f"sudo groupadd --system sparsebert-keys\nsudo install -m 640 -g sparsebert-keys /dev/null {path}\n" in MANUAL
     )
     unit = dict(words_of("sparsebert.service"))
-    assert (unit["ExecReload"], unit["RestartForceExitStatus"]) == ("kill -HUP $MAINPID", "SIGHUP")
+    assert (unit.get("ExecReload"), unit["RestartForceExitStatus"]) == (None, "SIGHUP")  # it ends one without keys
 
 
-def test_the_manual_s_line_takes_a_key_out_in_place(tmp_path):
-    path = tmp_path / "api-keys"
-    for name in ("shop", "shop-2"):
-        main(["--api-keys", str(path), "--name", name])
+@pytest.mark.parametrize("where", ["a box", "Docker"])
+def test_the_manual_s_lines_take_out_the_only_key_in_place(tmp_path, where):
+    """As somebody has it who followed the manual: with one key, `shop`."""
+    path = tmp_path / "keys.jsonl"
+    main(["--api-keys", str(path), "--name", "shop"])
     path.chmod(0o640)
-    manual = (SYSTEMD.parents[1] / "docs" / "operations.md").read_text()
-    [words] = re.findall(r"sudo (sed -i '[^']+') /etc/sparsebert/api-keys`", manual)
-    subprocess.run([*shlex.split(words), path], check=True)
+    before = path.stat()
+    recipe = MANUAL.split("* **A key leaked.**")[1].split("* **What stays open")[0]
+    on_a_box, with_docker = re.findall(r"```\n(.*?)```", recipe, re.DOTALL)
+    makes, takes, _, _ = {"a box": on_a_box, "Docker": with_docker}[where].splitlines()
+    main(["--api-keys", str(path), *shlex.split(makes)[-2:]])
+    command = takes.removeprefix("sudo ").replace("/etc/sparsebert/api-keys", path.name)
+    subprocess.run(shlex.split(command), check=True, cwd=tmp_path)
     assert [key.name for key in read_keys(path).keys] == ["shop-2"]
     assert path.stat().st_mode & 0o777 == 0o640
+    if where == "Docker":
+        assert path.stat().st_ino == before.st_ino
+        assert subprocess.run(shlex.split(command.replace("shop", "shop-2")), check=False, cwd=tmp_path).returncode
+        assert [key.name for key in read_keys(path).keys] == ["shop-2"]
+
+
+def test_what_the_manual_has_pasted_as_a_whole_reloads_nothing_that_still_starts():
+    [block] = [one for one in re.findall(r"```\n(.*?)```", MANUAL, re.DOTALL) if "groupadd" in one]
+    assert block.splitlines()[-1] == "sudo systemctl restart sparsebert"
 
 
 def analyze(*words: str) -> "subprocess.CompletedProcess[str]":
