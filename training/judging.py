@@ -4,6 +4,7 @@ Knows nothing about training.
 """
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from training.modeling import SparseBertForSequenceClassification
 from training.predictions import Answers, read_predictions
 from training.pruner import masked_geometry
 from training.workshop import VALIDATION, Workshop
+
+logger = logging.getLogger(__name__)
 
 StageName = Literal["dense", "sparse", "baseline"]
 CALIBRATION_EXAMPLES = 2048  # what pruning without training wants; export takes a few of them
@@ -67,6 +70,8 @@ def save_stage(
         model = shop.unwrapped(model)
         dense_folder = None if stage == "dense" else folder.parent / "dense"
         answers, metrics = _judge(shop, compact(model, trained.masks), trained.known, dense_folder)
+        if warning := one_answer(answers[VALIDATION].logits_NC, metrics[VALIDATION].accuracy, shop.data.labels):
+            logger.warning("%s %s", folder.name, warning)
         checkpoint = MaskedCheckpoint(
             model=model,
             tokenizer=shop.tokenizer,
@@ -100,6 +105,17 @@ def _judge(
         for name, one in answers.items()
     }
     return answers, metrics
+
+
+def one_answer(logits_NC: Tensor, accuracy: float, labels: Sequence[str]) -> str:
+    """What to tell of a model that gives all texts one label although they have several; empty: nothing."""
+    given = set(logits_NC.argmax(dim=-1).tolist())
+    if len(given) > 1 or accuracy == 1.0:
+        return ""
+    return (
+        f"answers {labels[given.pop()]!r} to each of {len(logits_NC)} texts: it has learned nothing, or lost it. Lower "
+        "the learning rate, train for longer, or remove less"
+    )
 
 
 def _logits(

@@ -1,6 +1,7 @@
 """A run learns, prunes and records; what is wrong with its words, data or models is told."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,11 @@ def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written .* choose another"):
         run_training(config, tmp_path / "file" / "run")
+
+
+def test_a_model_that_learned_nothing_is_told(dense_config, tmp_path, caplog):
+    run_training(replace(dense_config, dense=replace(dense_config.dense, epochs=0.1, learning_rate=1e-9)), tmp_path)
+    assert re.search("dense answers '(no|yes)' to each of 32 texts: it has learned nothing", caplog.text)
 
 
 def test_folders_that_are_there_but_not_ours_are_told_before_the_work(config, tmp_path):
