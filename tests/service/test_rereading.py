@@ -58,6 +58,11 @@ class Watched:
         return number(f"sparsebert_{SUCCESSFUL}"), number(f"sparsebert_{READ_AT}")
 
 
+def told_by_it(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[logging.LogRecord]:
+    """Without what others log meanwhile, and at what level other tests left the log."""
+    return [one for one in caplog.records if one.name == "service.rereading" and one.levelno >= level]
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():
         await asyncio.sleep(0)
@@ -73,7 +78,7 @@ async def test_what_is_read_is_in_force_and_told(tmp_path: Path, caplog: pytest.
         watched.keys_file.follow(1)
         await until(lambda: watched.told() == (1, 2000))
     assert watched.names == ["second", "operator"]
-    assert caplog.messages == [
+    assert [record.getMessage() for record in told_by_it(caplog, logging.INFO)] == [
         f"the keys file {tmp_path / 'keys'} was read again: 2 in force; new: second, operator; gone: first"
     ]
 
@@ -94,9 +99,10 @@ async def test_a_file_that_is_none_changes_nothing(
         "large": lambda: os.truncate(path, MAX_FILE_BYTES + 1),
     }[broken]()
     watched.keys_file.follow(1)
-    await until(lambda: bool(caplog.records))
+    await until(lambda: bool(told_by_it(caplog)))
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
-    [error] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    [error] = told_by_it(caplog)
+    assert error.levelno == logging.ERROR
     assert f"keys file {path}" in error.getMessage()
     assert error.getMessage().endswith("; until it is read again the former keys stay in force")
     assert error.exc_info is None
@@ -138,8 +144,8 @@ async def test_a_reading_that_hangs_is_seen_and_told_once(tmp_path: Path, caplog
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
     for watched.ticks_s in (SLOW_S - 0.1, SLOW_S, SLOW_S + 0.1):
         watched.keys_file.follow(1)
-    [message] = caplog.messages
-    assert message == (
+    [message] = told_by_it(caplog)
+    assert message.getMessage() == (
         f"reading the keys file {tmp_path / 'keys'} takes more than 5 s: look at its file system, then send SIGHUP "
         "again; until it is read again the former keys stay in force"
     )
@@ -154,7 +160,7 @@ async def test_what_is_not_slow_is_not_told_later(tmp_path: Path, caplog: pytest
     await until(lambda: watched.names == ["second"])
     watched.ticks_s = 2.0 * SLOW_S
     watched.keys_file.follow(1)
-    assert caplog.messages == []
+    assert told_by_it(caplog) == []
 
 
 async def test_a_newer_reading_does_not_wait_for_one_that_hangs_and_is_not_undone_by_it(
@@ -208,8 +214,8 @@ async def test_a_fault_of_the_reader_is_told_with_a_traceback_and_the_next_one_r
     for num_asked in (1, 2):
         caplog.clear()
         watched.keys_file.follow(num_asked)
-        await until(lambda: bool(caplog.records))
-        assert caplog.records[0].exc_info is not None
+        await until(lambda: bool(told_by_it(caplog)))
+        assert told_by_it(caplog)[0].exc_info is not None
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
 
 
