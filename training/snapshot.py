@@ -50,10 +50,17 @@ class SnapshotFile:
 
         Raises CheckpointError when it belongs to another configuration or cannot be read.
         """
+        return self._read(mmap=False)
+
+    def check(self) -> None:
+        """Raises what `load` raises, long before it: tensors stay on the disk."""
+        self._read(mmap=True)
+
+    def _read(self, *, mmap: bool) -> dict[str, Any] | None:
         if not self._path.exists():
             return None
         try:
-            saved = torch.load(self._path, map_location="cpu", weights_only=True)
+            saved = torch.load(self._path, map_location="cpu", weights_only=True, mmap=mmap)
             fingerprint, state = saved["fingerprint"], saved["state"]
         except Exception as error:
             raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error

@@ -54,14 +54,23 @@ class Stages:
         self.shop = Workshop(config, output)
 
     def check_folders(self) -> None:
-        """Raises ConfigError when the folder of any stage holds another run's; told now, not after hours."""
+        """Told now, not after hours: another run's checkpoint or unfinished work where a stage will have its own.
+
+        Raises ConfigError or CheckpointError.
+        """
         before, initial = self.shop.fingerprint(DENSE), 0.0
-        check_folder(self.shop.output / DENSE, before)
+        self.check_stage(DENSE, before)
         for share in self.config.budget.shares:
             name = self.config.target_name(share)
             before = self._chained(name, before, initial, share)
-            check_folder(self.shop.output / name, before)
+            self.check_stage(name, before, _recovery(name))
             initial = share
+
+    def check_stage(self, name: str, fingerprint: str, *later: str) -> None:
+        """Raises ConfigError or CheckpointError when stage `name`, with the `later` loops of it, is another run's."""
+        if check_folder(self.shop.output / name, fingerprint) is None:
+            for loop in (name, *later):
+                self.shop.snapshot(loop, fingerprint).check()
 
     def backbone(self) -> SparseBertForSequenceClassification:
         """What dense fine-tuning starts from; the classifier that a pretrained encoder lacks is drawn by the seed."""

@@ -11,6 +11,7 @@ from killing import killed_after
 from sparsebert.checkpoint import read_run
 from sparsebert.errors import CheckpointError
 from sparsebert.masks import load_masks
+from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.run import run_training
 from training.snapshot import SnapshotFile
@@ -54,6 +55,19 @@ def test_an_unfinished_run_with_other_settings_is_told(config, tmp_path):
         run_training(config, tmp_path)
     with pytest.raises(CheckpointError, match="unfinished run with other settings"):
         run_training(replace(config, seed=9), tmp_path)
+
+
+def test_unfinished_work_that_will_not_do_is_told_before_the_targets_before_it_are_trained(config, tmp_path):
+    """A target put before the one that was killed: that one starts from another model now."""
+    family = replace(config, budget=BudgetConfig(shares=(0.3, 0.6)))
+    with killed_after(24 + 36 + 12 + 1):  # one step into the second target
+        run_training(family, tmp_path)
+    with pytest.raises(CheckpointError, match="unfinished run with other settings"):
+        run_training(replace(family, budget=BudgetConfig(shares=(0.3, 0.45, 0.6))), tmp_path)
+    assert not (tmp_path / "sparse-45").exists()
+    assert [path.name for path in (tmp_path / ".work").glob("*.pt")] == ["sparse-60.pt"]
+    run_training(family, tmp_path)
+    assert (tmp_path / "sparse-60").exists()
 
 
 @pytest.mark.parametrize(("num_steps", "name"), [(1, "dense.pt"), (26, "teacher-*.safetensors")])

@@ -18,7 +18,7 @@ from training.faults import memory_errors
 from training.geometry import geometry_of
 from training.judging import Trained, save_stage
 from training.modeling import SparseBertForSequenceClassification
-from training.stages import Stages, check_folder, is_finished
+from training.stages import Stages, is_finished
 from training.unstructured.methods import METHODS, MethodName
 from training.unstructured.pruner import WeightPruner
 
@@ -42,7 +42,7 @@ def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, R
         raise ConfigError("baselines run in one process; start 'sparsebert baseline' without 'accelerate launch'")
     output, names = stages.shop.output, {f"{method}-{100 * share:.4g}": share for share in config.budget.shares}
     for name, share in names.items():
-        check_folder(output / name, _fingerprint(stages, method, name, share))  # told now, not after the ones before it
+        stages.check_stage(name, _fingerprint(stages, method, name, share))  # told now, not after the ones before it
     dense = stages.dense()
     records = {dense.name: read_run(dense)}
     for name, share in names.items():
