@@ -147,7 +147,7 @@ def graph_of(weights: ModelWeights, precision: Precision) -> onnx.ModelProto:
 
 
 def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
-    """A model with the hidden size, head size and positions of `dense` and these blocks."""
+    """A model with the embeddings, hidden size, head size and positions of `dense` and these blocks."""
     rng, width = np.random.default_rng(0), dense.hidden_size
 
     def linear(name: str, inputs: int, outputs: int) -> Linear:
@@ -157,8 +157,8 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
     def divided(layer: Linear) -> Linear:
         return replace(layer, divisor_K=np.full(len(layer.weight_KN), 2, np.float32))
 
-    def norm(name: str) -> Norm:
-        return Norm(name=name, weight_D=np.ones(width, np.float32), bias_D=np.zeros(width, np.float32), epsilon=1e-12)
+    def norm(name: str, size: int = width) -> Norm:
+        return Norm(name=name, weight_D=np.ones(size, np.float32), bias_D=np.zeros(size, np.float32), epsilon=1e-12)
 
     def block(index: int, kind: str, count: int) -> Block:
         name, units = f"block.{index}", count * dense.head_size if kind == "heads" else count
@@ -173,14 +173,15 @@ def random_weights(dense: Geometry, sizes: Sizes) -> ModelWeights:
             projections=projections, num_heads=count, scale=dense.head_size**-0.5, output=output, norm=own_norm
         )
 
-    tables = [rng.normal(size=(rows, width)).astype(np.float32) for rows in (VOCABULARY, dense.max_positions, 2)]
+    own = dense.embedding_size or width
+    tables = [rng.normal(size=(rows, own)).astype(np.float32) for rows in (VOCABULARY, dense.max_positions, 2)]
     return ModelWeights(
         embeddings=EmbeddingWeights(
             words_VE=tables[0],
             positions_VE=tables[1],
             types_VE=tables[2],
-            norm=norm("embeddings.norm"),
-            projection=None,
+            norm=norm("embeddings.norm", own),
+            projection=None if dense.embedding_size is None else linear("embeddings.projection", own, width),
         ),
         blocks=tuple(block(index, kind, count) for index, (kind, count) in enumerate(sizes)),
         pooler=linear("pooler", width, width),

@@ -37,6 +37,16 @@ def test_random_models_have_the_blocks_that_are_asked_for():
         assert (counts["MultiHeadAttention"], counts["Softmax"], counts["Gelu"], counts[product]) == (1, 1, 1, 8)
 
 
+def test_a_random_model_projects_its_embeddings_where_the_dense_one_does():
+    narrow = DENSE.model_copy(update={"embedding_size": 8})
+    for precision, product in (("fp32", "Gemm"), ("int8", "MatMulIntegerToFloat")):
+        counts = count_operators(graph_of(random_weights(narrow, (("neurons", 5), ("heads", 3))), precision))
+        assert counts[product] == 7  # two of each block, projection, pooler, classifier
+    weights = random_weights(narrow, (("neurons", 5),))
+    assert weights.embeddings.words_VE.shape[1] == 8
+    assert [layer.weight_KN.shape for layer in weights.linears()][:2] == [(8, 16), (16, 5)]
+
+
 def test_the_int8_graph_is_the_one_that_is_exported():
     graph = graph_of(random_weights(DENSE, (("neurons", 5), ("heads", 1))), "int8")
     weights = {one.name: numpy_helper.to_array(one) for one in graph.graph.initializer}
