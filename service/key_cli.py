@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.keys import Key, Scope, make_key, parse_keys, write_line
+from service.keys import AT_ONCE, MAX_FILE_BYTES, Key, Scope, bytes_of, make_key, parse_keys, write_line
 from service.rates import FORM
 from sparsebert.errors import ConfigError
 
@@ -53,18 +53,21 @@ def main(arguments: Sequence[str]) -> None:
 def append(path: Path, key: Key) -> None:
     """Add a line to a keys file that only its owner can read. Raises ConfigError when it is none, or has the name."""
     try:
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | AT_ONCE, 0o600)
     except OSError as error:
         raise ConfigError(
             f"the keys file {path} cannot be opened ({error.strerror}); name a file of a folder that is there, and "
             "that you may write to"
         ) from error
-    with os.fdopen(opened, "r+", encoding="utf-8") as file:
+    with os.fdopen(opened, "r+b", buffering=0) as file:
         try:
-            before = file.read()
+            before = bytes_of(file, path).decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is no keys file; name another --api-keys") from error
         joint = "" if not before or before.endswith("\n") else "\n"
         if any(one.name == key.name for one in parse_keys(before.splitlines(), path).keys):
             raise ConfigError(f"there is a key named {key.name} in {path} already; choose another --name")
-        file.write(f"{joint}{write_line(key)}\n")
+        line = f"{joint}{write_line(key)}\n".encode()
+        if os.fstat(file.fileno()).st_size + len(line) > MAX_FILE_BYTES:
+            raise ConfigError(f"{path} is full: the service reads {MAX_FILE_BYTES} bytes of it; take lines out first")
+        file.write(line)

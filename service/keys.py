@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,7 @@ NAME_FORM = r"^[A-Za-z0-9._-]{1,64}$"
 CURE = "make keys with `sparsebert key`"
 # Some thousand keys; a file that grew without end must not take the memory of what serves.
 MAX_FILE_BYTES = 1_000_000
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # a flag to open with: no pipe is waited for
 
 
 class Scope(StrEnum):
@@ -118,16 +119,22 @@ def read_keys(path: Path) -> KeyRing:
 
 
 def _open(path: Path) -> tuple[str, int]:
-    """Text and mode of a regular file; what is none may let who reads it wait for ever, or never end."""
-    at_once = getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"the keys file {path} is no regular file; {CURE}, or name another file")
-        read = file.read(MAX_FILE_BYTES + 1)
+    """Text and mode of a keys file."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE)) as file:
+        return bytes_of(file, path).decode(), os.fstat(file.fileno()).st_mode
+
+
+def bytes_of(file: BinaryIO, path: Path) -> bytes:
+    """What stands in a file that was opened `AT_ONCE`. Raises ConfigError for one that is no regular file or too large.
+
+    What is no regular file may let who reads it wait for ever, or never end.
+    """
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise ConfigError(f"the keys file {path} is no regular file; name another")
+    read = file.read(MAX_FILE_BYTES + 1)
     if len(read) > MAX_FILE_BYTES:
-        raise ConfigError(f"the keys file {path} has more than {MAX_FILE_BYTES} bytes; take lines out, or {CURE}")
-    return read.decode(), mode
+        raise ConfigError(f"the keys file {path} has more than {MAX_FILE_BYTES} bytes; take lines out, or name another")
+    return read
 
 
 def parse_keys(lines: Sequence[str], path: Path) -> KeyRing:

@@ -110,6 +110,24 @@ def test_a_keys_file_that_cannot_be_opened_is_told_with_the_cure(
         )
 
 
+def test_the_command_waits_for_no_pipe_and_reads_no_file_without_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe, large, full = (tmp_path / name for name in ("pipe", "large", "full"))
+    os.mkfifo(pipe)
+    large.touch()
+    os.truncate(large, 10**10)
+    full.write_text(write_line(KEY).ljust(MAX_FILE_BYTES, "\n"))
+    for path, reason in (
+        (pipe, f"the keys file {pipe} is no regular file; name another"),
+        (large, f"the keys file {large} has more than 1000000 bytes; take lines out, or name another"),
+        (full, f"{full} is full: the service reads 1000000 bytes of it; take lines out first"),
+    ):
+        assert run(["key", "--api-keys", str(path), "--name", "other"]) == 1
+        assert capsys.readouterr().err == f"sparsebert key: {reason}\n"
+    assert (large.stat().st_size, full.stat().st_size) == (10**10, 10**6)
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -133,7 +151,7 @@ def test_a_malformed_line_is_named_and_not_quoted(line: str, sentence: str) -> N
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     os.mkfifo(path)
-    with pytest.raises(ConfigError, match="is no regular file; make keys with `sparsebert key`, or name another file"):
+    with pytest.raises(ConfigError, match="is no regular file; name another"):
         read_keys(path)
 
 
@@ -143,7 +161,7 @@ def test_a_file_without_end_is_not_read_to_its_end(tmp_path: Path) -> None:
     path.chmod(0o600)
     assert [key.name for key in read_keys(path).keys] == [KEY.name]
     os.truncate(path, 10**10)
-    with pytest.raises(ConfigError, match="has more than 1000000 bytes; take lines out, or make keys"):
+    with pytest.raises(ConfigError, match="has more than 1000000 bytes; take lines out, or name another"):
         read_keys(path)
 
 
