@@ -168,6 +168,11 @@ def _listen(wanted: Mapping[str, Any]) -> None:
             f"Ray's proxy cannot listen on {wanted['host']}:{wanted['port']} of every machine: "
             f"{str(error).splitlines()[-1]} Stop what listens there or choose another --port"
         ) from error
+    except RayActorError as error:
+        raise ConfigError(
+            f"Ray Serve does not start on this cluster: {_first_line(error)}. Why is in the logs of the head machine "
+            "(/tmp/ray/session_latest/logs); run this again"
+        ) from error
     there = _get_global_client().http_config
     differing = [f"{name} {getattr(there, name)}" for name, value in wanted.items() if getattr(there, name) != value]
     if differing:

@@ -26,6 +26,23 @@ def test_another_port_than_that_of_the_proxies_is_refused(cluster):
         on_ray.deploy(cluster.planned(port=free_port()))
 
 
+def test_a_serve_that_does_not_start_is_told_with_where_its_logs_are(cluster, monkeypatch):
+    """A double: what kills Ray's controller differs from one machine to the next."""
+    from ray.exceptions import ActorDiedError
+
+    from service.cluster import on_ray
+
+    def die(**_):
+        raise ActorDiedError
+
+    monkeypatch.setattr(on_ray.serve, "start", die)
+    with pytest.raises(
+        ConfigError,
+        match=r"Ray Serve does not start on this cluster: The actor died unexpectedly before finishing this task\. Why",
+    ):
+        on_ray.deploy(cluster.planned())
+
+
 def test_an_address_without_a_cluster_is_told(cluster):
     from service.cluster import on_ray
 
