@@ -95,6 +95,8 @@ class TrainConfig:
         values |= {"data": data_digest, "model": model_digest}
         for stage_values in (values["dense"], values["sparse"], values["recovery"]):
             stage_values.pop("accumulation")  # of rounding and dropout only; a run out of memory goes on with more
+            if not stage_values["frozen_layers"]:
+                stage_values.pop("frozen_layers")  # runs from before it was known are the same
         if stage == "dense":
             for later in ("sparse", "recovery", "pruning", "budget", "distillation"):
                 values.pop(later)

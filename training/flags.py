@@ -152,6 +152,10 @@ def _add_sparse_training(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--prune-epochs", type=number, metavar="N", help="in which units leave, for each target")
     group.add_argument("--recovery-epochs", type=number, metavar="N", help="of the smaller model, for each target")
     group.add_argument("--prune-learning-rate", type=number, metavar="LR", help="peak rate of pruning and recovery")
+    group.add_argument(
+        "--freeze-layers", type=int, metavar="N",
+        help="recovery leaves the embeddings and the first N layers as they are (faster)",
+    )  # fmt: skip
 
 
 def add_dense_training(group: "argparse._ArgumentGroup") -> None:
@@ -192,7 +196,9 @@ def build_config(options: argparse.Namespace) -> TrainConfig:
         ),
         dense=replace(recipe.dense, **dense),
         sparse=replace(recipe.sparse, **pruned, **_given(epochs=options.prune_epochs)),
-        recovery=replace(recipe.recovery, **pruned, **_given(epochs=options.recovery_epochs)),
+        recovery=replace(
+            recipe.recovery, **pruned, **_given(epochs=options.recovery_epochs, frozen_layers=options.freeze_layers)
+        ),
         pruning=_pruning(recipe, options),
         budget=build_budget(recipe.budget, options),
         search=_search(options),

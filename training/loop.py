@@ -39,7 +39,10 @@ CHECK_EVERY_STEPS = 20  # how often the loss is read back from the device
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How one stage optimises; `epochs` may be a fraction, `accumulation` micro-batches make a batch."""
+    """How one stage optimises; `epochs` may be a fraction, `accumulation` micro-batches make a batch.
+
+    The first `frozen_layers` layers, and with them the embeddings, stay as they are.
+    """
 
     epochs: float
     batch_size: int = 32
@@ -49,6 +52,7 @@ class LoopConfig:
     warmup_share: float = 0.1
     max_gradient_norm: float = 1.0
     train_embeddings: bool = True
+    frozen_layers: int = 0
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class LoopConfig:
             raise ConfigError(f"--batch-size is {self.batch_size}; it must be at least 1")
         if not 1 <= self.accumulation <= self.batch_size:
             raise ConfigError(f"--accumulation is {self.accumulation}; it must be from 1 to the batch size")
+        if self.frozen_layers < 0:
+            raise ConfigError(f"--freeze-layers is {self.frozen_layers}; it must be at least 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and below 1")
 
@@ -120,7 +126,10 @@ class StageLoop:
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
         self._pruner.to(accelerator.device)
         others = self._pruner.parameter_groups(self._num_steps)
-        optimizer = new_optimizer(model, config.learning_rate, config.weight_decay, config.train_embeddings, others)
+        optimizer = new_optimizer(
+            model, config.learning_rate, config.weight_decay, config.train_embeddings, others,
+            frozen_layers=config.frozen_layers,
+        )  # fmt: skip
         self._plain = model
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=self._pruner.may_skip_blocks)
         self._model: Any = accelerator.prepare(model)

@@ -18,13 +18,20 @@ def new_optimizer(
     weight_decay: float,
     train_embeddings: bool,
     others: Sequence[dict[str, Any]] = (),
+    *,
+    frozen_layers: int = 0,
 ) -> torch.optim.AdamW:
     """Every group has a `peak_lr`, which a schedule multiplies unless the group is "constant".
 
     Biases and LayerNorms do not decay. `others` are groups besides the model's. Without `train_embeddings` the
-    embeddings get no gradients at all.
+    embeddings get no gradients at all; nor do they and all below the layer `frozen_layers`, which costs no backward
+    pass then.
     """
-    model.bert.embeddings.requires_grad_(train_embeddings)
+    model.bert.embeddings.requires_grad_(train_embeddings and not frozen_layers)
+    if frozen_layers:
+        model.bert.encoder.layer[:frozen_layers].requires_grad_(False)
+        if model.bert.embeddings_project is not None:
+            model.bert.embeddings_project.requires_grad_(False)
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for name, parameter in model.named_parameters():

@@ -234,6 +234,11 @@ class Stages:
         )
 
     def _check_targets(self, dense: Geometry) -> None:
+        if self.config.recovery.frozen_layers >= dense.num_layers:
+            raise ConfigError(
+                f"--freeze-layers {self.config.recovery.frozen_layers} leaves none of the model's {dense.num_layers} "
+                "layers to recover; give less"
+            )
         for share in self.config.budget.shares:
             check_share(dense, share, self.config.pruning.rules, cost_of(self.shop, dense))
 

@@ -118,7 +118,9 @@ class Recovery:
 
     def _new_optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
         model.requires_grad_(True)
-        model.bert.embeddings.requires_grad_(self._settings.train_embeddings)
+        frozen = self._settings.frozen_layers
+        model.bert.embeddings.requires_grad_(self._settings.train_embeddings and not frozen)
+        model.bert.encoder.layer[:frozen].requires_grad_(False)
         decayed: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in model.named_parameters():
