@@ -57,7 +57,7 @@ class Key(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """The keys of a service; none means that none is asked for. Read when, in seconds since unix epoch."""
+    """The keys of a service; none means that none is asked for. Begun to be read when, in seconds since unix epoch."""
 
     keys: tuple[Key, ...] = ()
     read_at_s: float = 0.0

@@ -211,21 +211,17 @@ class KeyMetrics:
         self._successful.set(1)
         self._read_at = gauge(
             "keys_last_reload_success_timestamp_seconds",
-            "When the keys in force were read, in seconds since unix epoch; 0 without a keys file.",
+            "When the keys in force began to be read, in seconds since unix epoch; 0 without a keys file.",
             (),
         )
 
     def on_read(self, at_s: float) -> None:
-        """The keys in force were read then."""
+        """The keys in force began to be read then."""
         self._read_at.set(at_s)
 
-    def on_asked(self) -> None:
-        """They are to be read again: until they were, also where that fails or hangs, former ones are in force."""
-        self._successful.set(0)
-
-    def on_served(self) -> None:
-        """Nobody asked for newer ones."""
-        self._successful.set(1)
+    def watch(self, served: Callable[[], bool]) -> None:
+        """Ask at each scrape whether nobody asked for newer ones: who signals and scrapes at once is told the truth."""
+        self._successful.set_function(lambda: float(served()))
 
 
 def _info_labels(facts: VariantFacts) -> tuple[str, ...]:
