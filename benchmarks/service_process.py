@@ -65,6 +65,14 @@ class Served:
 @contextmanager
 def started(models: Path, *flags: str, under: Sequence[str] = (), source: Path = HERE) -> Iterator[Served]:
     """A service that listens; `under` is a command that starts another one, `source` the folder with its packages."""
+    with begun(models, *flags, under=under, source=source) as served:
+        served.wait()
+        yield served
+
+
+@contextmanager
+def begun(models: Path, *flags: str, under: Sequence[str] = (), source: Path = HERE) -> Iterator[Served]:
+    """The same, which may not listen yet."""
     command = [*under, sys.executable, "-m", "sparsebert", "serve", "--models", str(models.resolve()), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(source)}
     with subprocess.Popen(
@@ -73,7 +81,6 @@ def started(models: Path, *flags: str, under: Sequence[str] = (), source: Path =
         assert process.stderr is not None
         served = Served(process, process.stderr)
         try:
-            served.wait()
             yield served
         finally:
             process.kill()

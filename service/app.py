@@ -1,7 +1,7 @@
 """How are the parts put together into one ASGI app?"""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -77,10 +77,12 @@ def create_app(
     open_engine: OpenEngine | None = None,
     loader_kind: type[Loader] = Loader,
     gather: Gather | None = None,
+    num_asked: Callable[[], int] = lambda: 0,
 ) -> FastAPI:
     """The ASGI app; loads the bundles when it starts, unless `catalog` holds them already, and the keys now likewise.
 
-    `gather` tells the numbers of `/metrics` where this process is not all of the service.
+    `gather` tells the numbers of `/metrics` where this process is not all of the service, and `num_asked` how often in
+    all the keys were asked to be read again.
 
     Keep no reference to `catalog` where variants are to be unloaded: it holds them. Raises ConfigError for a bad keys
     file.
@@ -137,18 +139,19 @@ def create_app(
     app.add_exception_handler(Exception, _on_exception)
     app.add_exception_handler(ServiceError, _on_service_error)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
-    app.state.keys_file = _keys_file(settings, gate, measured) if settings.api_keys else None
+    app.state.keys_file = _keys_file(settings, gate, measured, num_asked) if settings.api_keys else None
     described = cache(partial(describe, app))
     app.openapi = lambda: described(keys=bool(gate.ring.keys), limited=gate.limits)  # type: ignore[method-assign]
     return app
 
 
-def _keys_file(settings: Settings, gate: Gate, measured: Metrics) -> KeysFile:
+def _keys_file(settings: Settings, gate: Gate, measured: Metrics, num_asked: Callable[[], int]) -> KeysFile:
     return KeysFile(
         Path(settings.api_keys),
         read_keys,
         gate=gate,
         metrics=measured.keys,
+        num_asked=num_asked,
         clock_s=time.monotonic,
         wall_clock_s=time.time,
     )
@@ -196,9 +199,12 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     return reach.response(refused(error.status_code, sentence, request.state.request_id, error.headers))
 
 
-def load_keys(settings: Settings) -> KeyRing:
+def load_keys(settings: Settings, wall_clock_s: Callable[[], float] = time.time) -> KeyRing:
     """The keys that the settings name. Raises ConfigError."""
-    return replace(read_keys(Path(settings.api_keys)), read_at_s=time.time()) if settings.api_keys else KeyRing()
+    if not settings.api_keys:
+        return KeyRing()
+    begun_s = wall_clock_s()
+    return replace(read_keys(Path(settings.api_keys)), read_at_s=begun_s)
 
 
 def all_routes() -> list[BaseRoute]:

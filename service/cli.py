@@ -85,14 +85,14 @@ def serve(settings: Settings, open_engine: OpenEngine) -> None:
     listener = bind(settings.host, settings.port)
     try:
         drain = Drain(settings.drain_timeout_s)
-        app = _load_app(settings, open_engine, listener, drain, ring, tracer)
+        app = _load_app(settings, open_engine, listener, drain, ring, tracer, lambda: hangups.num)
         keys_file = app.state.keys_file
         server = DrainingServer(
             server_config(app),
             drain,
             end_requests=lambda: app.state.serving.close(),
             died=lambda: app.state.serving.workers.dead,
-            follow=lambda: keys_file.follow(hangups.num) if keys_file else None,
+            follow=lambda: keys_file.follow() if keys_file else None,
             patience_s=settings.request_timeout_s + GRACE_S,
         )
         keep_from_collection()
@@ -240,12 +240,13 @@ def _load_app(
     drain: Drain,
     ring: KeyRing,
     tracer: "OtelTracer | None",
+    num_asked: Callable[[], int],
 ) -> FastAPI:
     """The app, which alone holds the bundles: they must leave when they are unloaded."""
     catalog = load_catalog(settings, open_engine, time.monotonic)
     listen(listener, settings.host, settings.port)
     _announce(settings, catalog, listener.getsockname()[1])
-    return create_app(settings, catalog, drain, ring, tracer, open_engine)
+    return create_app(settings, catalog, drain, ring, tracer, open_engine, num_asked=num_asked)
 
 
 def _announce(settings: Settings, catalog: Catalog, port: int) -> None:

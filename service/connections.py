@@ -7,13 +7,20 @@ read, would hold a connection for ever. Knows nothing about what is asked.
 from asyncio import Transport
 from collections.abc import Iterable
 
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
 from service.exchange import RawHeaders
 from service.whole import WholeProtocol
 
 MAX_HEAD_BYTES = 65_536
 LINE_BYTES = len(b": \r\n")
-# A body that is late gets an answer first.
+# A body that is late gets an answer first, and so does a head that is too large and still comes.
 GRACE_S = 1.0
+REFUSED = f"The head of the request has more than {MAX_HEAD_BYTES} bytes.".encode()
+REFUSAL = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (
+    len(REFUSED),
+    REFUSED,
+)
 
 
 class HeadTooLargeError(Exception):
@@ -29,11 +36,15 @@ class BoundedProtocol(WholeProtocol):
         self._in_head = True
         # Whether there may be a head in this read that is too large, and whether there was one.
         self._looks_long = self._too_large = False
+        # Refused: what still comes is thrown away, since a client that is reset while it sends cannot read why.
+        self._lingers = False
         # Since when the rest of a request is waited for, and since when the client leaves an answer unread.
         self._waits_since_s: float | None = self.loop.time()
         self._unread_since_s: float | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return
         if self._waits_since_s is None:
             self._waits_since_s = self.loop.time()
         self._idle_bytes += len(data)
@@ -79,8 +90,14 @@ class BoundedProtocol(WholeProtocol):
             super().send_400_response(msg)
 
     def _refuse(self) -> None:
+        if self._lingers:  # the parser was given more of the same read
+            return
         if self._in_head and (self.cycle is None or self.cycle.response_complete):
-            super().send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES} bytes.")
+            self._lingers = True
+            own = (b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+            self.transport.write(b"".join((STATUS_LINE[400], *own, REFUSAL)))
+            self.transport.write_eof()
+            self.loop.call_later(GRACE_S, self.transport.close)
         else:
             self.cut_off()
 

@@ -20,7 +20,7 @@ class Hangups:
         self.num += 1
 
 
-def on_hangup(handler: Callable[[int, FrameType | None], None]) -> None:
+def on_hangup(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     """From now on SIGHUP calls this, where there is such a signal, and does not end the process."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, handler)

@@ -59,7 +59,7 @@ def append(path: Path, key: Key) -> None:
             f"the keys file {path} cannot be opened ({error.strerror}); name a file of a folder that is there, and "
             "that you may write to"
         ) from error
-    with os.fdopen(opened, "r+b", buffering=0) as file:
+    with os.fdopen(opened, "rb") as file:
         try:
             before = bytes_of(file, path).decode()
         except UnicodeDecodeError as error:
@@ -68,6 +68,17 @@ def append(path: Path, key: Key) -> None:
         if any(one.name == key.name for one in parse_keys(before.splitlines(), path).keys):
             raise ConfigError(f"there is a key named {key.name} in {path} already; choose another --name")
         line = f"{joint}{write_line(key)}\n".encode()
-        if os.fstat(file.fileno()).st_size + len(line) > MAX_FILE_BYTES:
+        if os.fstat(opened).st_size + len(line) > MAX_FILE_BYTES:
             raise ConfigError(f"{path} is full: the service reads {MAX_FILE_BYTES} bytes of it; take lines out first")
-        file.write(line)
+        _write(opened, line, path)
+
+
+def _write(opened: int, line: bytes, path: Path) -> None:
+    """The whole line or nothing of it. Raises ConfigError."""
+    size_bytes = os.fstat(opened).st_size
+    try:
+        while line:  # what takes but a part of it says why when it gets the rest
+            line = line[os.write(opened, line) :]
+    except OSError as error:
+        os.ftruncate(opened, size_bytes)
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); make room, then run this again") from error

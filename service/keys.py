@@ -57,7 +57,7 @@ class Key(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRing:
-    """The keys of a service; none means that none is asked for. Read when, in seconds since unix epoch."""
+    """The keys of a service; none means that none is asked for. Begun to be read when, in seconds since unix epoch."""
 
     keys: tuple[Key, ...] = ()
     read_at_s: float = 0.0
@@ -140,6 +140,8 @@ def bytes_of(file: BinaryIO, path: Path) -> bytes:
 def parse_keys(lines: Sequence[str], path: Path) -> KeyRing:
     """A key a line, in JSON; empty lines and those that begin with # are passed over. Raises ConfigError."""
     keys: list[Key] = []
+    names: set[str] = set()
+    hashes: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -147,11 +149,13 @@ def parse_keys(lines: Sequence[str], path: Path) -> KeyRing:
             key = Key.model_validate_json(line)
         except ValidationError as error:
             raise ConfigError(f"line {number} of the keys file {path} is no key: {_sentence(error)}; {CURE}") from error
-        if any(key.name == other.name or key.sha256 == other.sha256 for other in keys):
+        if key.name in names or key.sha256 in hashes:
             raise ConfigError(
                 f"line {number} of the keys file {path} has the name or the hash of another key; remove it"
             )
         keys.append(key)
+        names.add(key.name)
+        hashes.add(key.sha256)
     return KeyRing(keys=tuple(keys))
 
 

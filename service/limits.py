@@ -3,11 +3,13 @@
 Pure but for the clock that buckets are given. Knows nothing about files or HTTP.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.keys import Key, KeyRing
 from service.rates import Bucket, Rate, read_rate
+
+MAX_TOLD = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Changes:
 
     def __str__(self) -> str:
         told = {"new": self.new, "gone": self.gone, "changed": self.changed}
-        return "; ".join(f"{word}: {', '.join(names)}" for word, names in told.items() if names) or "none changed"
+        return "; ".join(f"{word}: {_some(names)}" for word, names in told.items() if names) or "none changed"
 
 
 def renew(former: InForce, ring: KeyRing, general: Rate | None, make: Callable[[Rate], Bucket]) -> InForce:
@@ -62,6 +64,12 @@ def changes(before: KeyRing, now: KeyRing) -> Changes:
         gone=tuple(name for name in old if name not in new),
         changed=tuple(name for name in new if name in old and new[name] != old[name]),
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first ones, and how many more there are: a file may hold thousands."""
+    more = len(names) - MAX_TOLD
+    return ", ".join(names[:MAX_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
 def _by_name(ring: KeyRing) -> dict[str, Key]:

@@ -229,7 +229,11 @@ class Loader:
 
         thread = threading.Thread(target=run, name="load", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # as many run as may; there is none to wait for
+            self._threads.discard(thread)
+            raise
         return await future
 
 

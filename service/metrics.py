@@ -16,10 +16,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.counted import Outcome, Rejection, Side, Stage, VariantFacts, Verdict
-from service.encoding import EncodedBatch, Encoding
+from service.counted import Rejection, Side, VariantFacts, Verdict
 from service.routing import VariantName
-from service.statistics import Statistics, Total
+from service.variant_metrics import VariantMetrics
 
 PREFIX = "sparsebert_"
 SECONDS = (
@@ -124,7 +123,7 @@ class Metrics:
         """A variant that did not load."""
         self._ready.labels(name.model, name.variant).set(0)
 
-    def add_variant(self, facts: VariantFacts) -> "VariantMetrics":
+    def add_variant(self, facts: VariantFacts) -> VariantMetrics:
         """A variant that loaded, maybe in place of its former bundle; the answer counts what happens to it."""
         labels = (facts.name.model, facts.name.variant)
         self._remove_info(facts.name)
@@ -212,90 +211,17 @@ class KeyMetrics:
         self._successful.set(1)
         self._read_at = gauge(
             "keys_last_reload_success_timestamp_seconds",
-            "When the keys in force were read, in seconds since unix epoch; 0 without a keys file.",
+            "When the keys in force began to be read, in seconds since unix epoch; 0 without a keys file.",
             (),
         )
 
     def on_read(self, at_s: float) -> None:
-        """The keys in force were read then."""
+        """The keys in force began to be read then."""
         self._read_at.set(at_s)
 
-    def on_asked(self) -> None:
-        """They are to be read again: until they were, also where that fails or hangs, former ones are in force."""
-        self._successful.set(0)
-
-    def on_served(self) -> None:
-        """Nobody asked for newer ones."""
-        self._successful.set(1)
-
-
-class VariantMetrics:
-    """Counts what happens to one variant; observes its batcher."""
-
-    def __init__(self, metrics: Metrics, name: VariantName, version: str) -> None:
-        self.statistics = Statistics()
-        labels = (name.model, name.variant)
-        self._outcomes = {one: metrics.requests.labels(*labels, version, one.value) for one in Outcome}
-        self._request_seconds = metrics.request_seconds.labels(*labels)
-        self._stages = {one: metrics.stage_seconds.labels(*labels, one.value) for one in Stage}
-        self._inputs = metrics.inputs.labels(*labels)
-        self._executions = metrics.executions.labels(*labels)
-        self._batch_size = metrics.batch_size.labels(*labels)
-        self._batch_tokens = metrics.batch_tokens.labels(*labels)
-        self._real_tokens = metrics.tokens.labels(*labels, "real")
-        self._padding_tokens = metrics.tokens.labels(*labels, "padding")
-        self._input_tokens = metrics.input_tokens
-        self._truncated = metrics.truncated.labels(*labels)
-        self._queue_depth = metrics.queue_depth.labels(*labels)
-        self._queue_tokens = metrics.queue_tokens.labels(*labels)
-        self._inflight = metrics.inflight.labels(*labels)
-        self._silence = metrics.silence.labels(*labels)
-
-    def on_begin(self) -> None:
-        """A request is in flight until `on_end`."""
-        self._inflight.inc()
-
-    def on_end(self, outcome: Outcome, *, began_s: float, ended_s: float) -> None:
-        """It ended."""
-        self._inflight.dec()
-        self._outcomes[outcome].inc()
-        if outcome == Outcome.OK:
-            self._request_seconds.observe(ended_s - began_s)
-        self.statistics.on_end(succeeded=outcome == Outcome.OK, began_s=began_s, ended_s=ended_s)
-
-    def on_stage(self, stage: Stage, duration_s: float) -> None:
-        """A stage of a request is over."""
-        self._stages[stage].observe(duration_s)
-        self.statistics.on_stage(Total(stage.value), duration_s)
-
-    def on_encoded(self, encodings: Sequence[Encoding]) -> None:
-        """Texts were tokenised."""
-        for encoding in encodings:
-            self._input_tokens.observe(encoding.num_tokens_full)
-
-    def on_truncated(self, num_items: int) -> None:
-        """Texts were cut and are computed so."""
-        self._truncated.inc(num_items)
-
-    def set_queue(self, num_items: int, num_tokens: int) -> None:
-        """So much waits now."""
-        self._queue_depth.set(num_items)
-        self._queue_tokens.set(num_tokens)
-
-    def on_batch(self, batch: EncodedBatch, infer_s: float) -> None:
-        """A batch came back from the engine."""
-        self.statistics.on_batch(batch.num_items, infer_s)
-        real, padded = int(batch.attention_mask_BS.sum()), batch.attention_mask_BS.size
-        self._executions.inc()
-        self._inputs.inc(batch.num_items)
-        self._batch_size.observe(batch.num_items)
-        self._batch_tokens.observe(padded)
-        self._real_tokens.inc(real)
-        self._padding_tokens.inc(padded - real)
-
-    def set_silence(self, duration_s: float) -> None:
-        """The batcher could take no work for so long."""
-        self._silence.set(duration_s)
+    def watch(self, served: Callable[[], bool]) -> None:
+        """Ask at each scrape whether nobody asked for newer ones: who signals and scrapes at once is told the truth."""
+        self._successful.set_function(lambda: float(served()))
 
 
 def _info_labels(facts: VariantFacts) -> tuple[str, ...]:

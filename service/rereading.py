@@ -27,7 +27,7 @@ MAX_UNDER_WAY = 8
 
 
 class KeysFile:
-    """Reads it again when somebody asked for that.
+    """Reads it again when somebody asked for that; `num_asked` tells how often in all it was.
 
     Use it from the event loop. Readings have the numbers of who asked for them: one that hangs holds up no newer one,
     and what it brings after that is passed over.
@@ -40,6 +40,7 @@ class KeysFile:
         *,
         gate: Gate,
         metrics: KeyMetrics,
+        num_asked: Callable[[], int],
         clock_s: Callable[[], float],
         wall_clock_s: Callable[[], float],
     ) -> None:
@@ -47,19 +48,26 @@ class KeysFile:
         self._read = read
         self._gate = gate
         self._metrics = metrics
+        self._num_asked = num_asked
         self._clock_s = clock_s
         self._wall_clock_s = wall_clock_s
         self._num_begun = 0
         self._num_ended = 0
+        self._num_in_force = 0
+        self._num_put_off = 0
         self._num_under_way = 0
         self._slow_at_s = math.inf
         metrics.on_read(gate.ring.read_at_s)
+        metrics.watch(lambda: num_asked() == self._num_in_force)
 
-    def follow(self, num_asked: int) -> None:
-        """So often in all it was asked to read the file again; begin to, unless that was begun already."""
-        if num_asked != self._num_begun and self._num_under_way < MAX_UNDER_WAY:
-            self._num_begun = num_asked
-            self._begin(num_asked)
+    def follow(self) -> None:
+        """Begin to read the file again where that was asked for and not begun; call it now and then."""
+        number = self._num_asked()
+        if number != self._num_begun:
+            if self._num_under_way < MAX_UNDER_WAY:
+                self._begin(number)
+            else:
+                self._put_off(number)
         if self._clock_s() >= self._slow_at_s:
             self._slow_at_s = math.inf
             log.error(
@@ -70,16 +78,32 @@ class KeysFile:
             )
 
     def _begin(self, number: int) -> None:
+        self._num_begun = number
         self._num_under_way += 1
         self._slow_at_s = self._clock_s() + SLOW_S
-        self._metrics.on_asked()
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._run, args=[number, loop], name="keys", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=[number, loop], name="keys", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # as many run as may
+            self._end(number, ConfigError(f"the keys file {self._path} was not read ({error}); send SIGHUP again"))
+
+    def _put_off(self, number: int) -> None:
+        if number == self._num_put_off:
+            return
+        self._num_put_off = number
+        log.error(
+            "%d readings of the keys file %s hang, and until one comes back no other is begun: look at its file "
+            "system, or restart the service",
+            self._num_under_way,
+            self._path,
+        )
 
     def _run(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         read: KeyRing | BaseException
+        begun_s = self._wall_clock_s()  # what is written from now on may not be in it
         try:
-            read = replace(self._read(self._path), read_at_s=self._wall_clock_s())
+            read = replace(self._read(self._path), read_at_s=begun_s)
         except BaseException as error:  # noqa: BLE001 - it must be told, and the next one read
             read = error
         with suppress(RuntimeError):  # the loop is closed: nobody asks any more
@@ -91,13 +115,11 @@ class KeysFile:
             log.warning("a reading of the keys file %s came back after a newer one, and is passed over", self._path)
             return
         self._num_ended = number
-        newest = number == self._num_begun
-        if newest:
+        if number == self._num_begun:
             self._slow_at_s = math.inf
         if isinstance(read, KeyRing):
+            self._num_in_force = number
             self._take(read)
-            if newest:
-                self._metrics.on_served()
             return
         unknown = None if isinstance(read, ConfigError) else read
         log.error("%s; until it is read again the former keys stay in force", read, exc_info=unknown)

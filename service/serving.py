@@ -28,13 +28,14 @@ from service.errors import (
 from service.gpus import GpuMemory
 from service.leases import Lease
 from service.memory import Leaving
-from service.metrics import Metrics, VariantMetrics
+from service.metrics import Metrics
 from service.onnx_engine import RUNTIME_VERSION
 from service.opening import device_of, num_workers
 from service.probabilities import softmax
 from service.routing import VariantName, choose_model, choose_variant
 from service.settings import Settings
 from service.tokenizing import TokenizingThreads
+from service.variant_metrics import VariantMetrics
 from service.waiting import BatchLimits
 from service.workers import WorkerPool
 from sparsebert.manifest import MODEL_FILE, Manifest

@@ -5,6 +5,7 @@ nothing to do. Imports nothing that takes long, and knows nothing about what is 
 """
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
@@ -15,16 +16,21 @@ FLAG, VARIABLE = "--api-keys", "SPARSEBERT_API_KEYS"
 
 def main(arguments: Sequence[str]) -> None:
     """Serve. Raises what `service.cli.main` raises."""
-    if names_keys(arguments, os.environ):
+    with_keys = names_keys(arguments, os.environ)
+    if with_keys:
         on_hangup(_pass_over)
-    from service import cli  # takes a second on a small box
+    try:
+        from service import cli  # takes a second on a small box
 
-    cli.main(arguments)
+        cli.main(arguments)
+    finally:
+        if with_keys:
+            on_hangup(signal.SIG_IGN)  # Python puts back at its end what a function handled, and then it would end it
 
 
 def names_keys(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Whether a keys file is named; the last flag goes first, as it does when all is read."""
-    named = environment.get(VARIABLE, "")
+    named = {name.upper(): value for name, value in environment.items()}.get(VARIABLE, "")
     for word, after in zip(arguments, [*arguments[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
         if flag == FLAG:

@@ -17,6 +17,7 @@ api = pytest.importorskip("playwright.sync_api", reason="run by hand: pip instal
 
 from benchmarks.service_process import started  # noqa: E402
 from service.keys import Key, Scope, make_key, write_line  # noqa: E402
+from watching import wait_until  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -225,8 +226,7 @@ def test_a_service_with_keys_and_one_variant_to_its_end(
         page.wait_for("asking", "Label")  # the key is kept
         write_keys(keys, LATER)
         service.process.send_signal(signal.SIGHUP)
-        while "gone: page" not in service.log:
-            pass
+        wait_until(lambda: "gone: page" in service.log)
         page.ask("the good film")
         page.wait_for("problem", re.compile("the key is none of this service"))
         page.use_key(LATER[0])

@@ -1,6 +1,7 @@
 """SIGHUP to the real process: keys change under traffic, a broken file changes nothing, and without keys it ends."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,11 +16,12 @@ from typing import Self
 import httpx
 import pytest
 
-from benchmarks.service_process import Served, started
+from benchmarks.service_process import Served, begun, started
 from service.arguments import env_name, flag_name
 from service.keys import Key, Scope, make_key, write_line
 from service.settings import read_settings
 from service.starting import FLAG, VARIABLE, names_keys
+from watching import wait_until
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 KEPT, LEAKED, NEW = (
@@ -123,8 +125,7 @@ def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_fold
             before = watching.number(READ_AT)
             write(path, KEPT, NEW)
             service.process.send_signal(signal.SIGHUP)
-            while watching.number(READ_AT) == before:
-                pass
+            wait_until(lambda: watching.number(READ_AT) != before)
             of_kept.wait_for_more()
             of_leaked.wait_for_more()
             slow.sendall(BODY)
@@ -134,8 +135,8 @@ def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_fold
         assert (new.predict(), watching.number(SUCCESSFUL)) == (200, 1)
         path.write_text("no key\n")
         service.process.send_signal(signal.SIGHUP)
-        while watching.number(SUCCESSFUL) == 1:
-            pass
+        assert watching.number(SUCCESSFUL) == 0
+        wait_until(lambda: "is no key" in service.log)
         assert new.predict() == 200
         service.process.send_signal(signal.SIGTERM)
         code, log = service.ending()
@@ -143,6 +144,22 @@ def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_fold
     assert f"the keys file {path} was read again: 2 in force; new: new; gone: leaked\n" in log
     assert f"line 1 of the keys file {path} is no key: " in log
     assert not any(plain in log for plain, _ in (KEPT, LEAKED, NEW))
+
+
+def test_keys_that_change_while_bundles_load_are_read_again(models_folder: Path, tmp_path: Path) -> None:
+    path, broken = tmp_path / "keys", models_folder / "reviews" / "odd"
+    write(path, LEAKED)
+    broken.mkdir()
+    os.mkfifo(broken / "manifest.json")
+    with begun(models_folder, "--threads", "1", "--api-keys", str(path)) as service:
+        with (broken / "manifest.json").open("w"):  # open when the service is, to read it
+            write(path, NEW)
+            service.process.send_signal(signal.SIGHUP)
+        with calling(service) as watching, calling(service, LEAKED) as former, calling(service, NEW) as new:
+            wait_until(lambda: watching.number(SUCCESSFUL) == 1)
+            assert (former.predict(), new.predict()) == (401, 200)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.ending()[0] == 0
 
 
 # Comes when the first of what takes long is imported.
@@ -161,10 +178,25 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
+# Comes when the interpreter lets go of what is left, and handles signals no more.
+HUNG_UP_LATE = """
+import os, signal, sys
+from sparsebert.cli import run
+
+class Hangup:
+    def __del__(self, kill=os.kill, process_id=os.getpid(), number=signal.SIGHUP):
+        kill(process_id, number)
+
+hangup = Hangup()
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 @pytest.mark.usefixtures("unheard")
+@pytest.mark.parametrize("program", [HUNG_UP, HUNG_UP_LATE], ids=["imports", "ends"])
 @pytest.mark.parametrize(("flags", "code"), [(["--api-keys", "keys"], 0), ([], -signal.SIGHUP)])
-def test_with_a_keys_file_it_does_not_end_while_it_imports(flags: list[str], code: int) -> None:
-    command = [sys.executable, "-c", HUNG_UP, "serve", *flags, "--help"]
+def test_with_a_keys_file_it_does_not_end_while_it_imports_or_ends(program: str, flags: list[str], code: int) -> None:
+    command = [sys.executable, "-c", program, "serve", *flags, "--help"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == code
 
 
@@ -173,6 +205,7 @@ def test_with_a_keys_file_it_does_not_end_while_it_imports(flags: list[str], cod
     [
         ([], {}, False),
         (["--port", "0"], {"SPARSEBERT_API_KEYS": "keys"}, True),
+        ([], {"sparsebert_Api_keys": "keys"}, True),
         ([], {"SPARSEBERT_API_KEYS": ""}, False),
         (["--api-keys", "keys", "--port", "0"], {}, True),
         (["--api-keys=keys"], {}, True),

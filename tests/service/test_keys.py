@@ -1,20 +1,27 @@
 """Keys are told once, stored as hashes, and a bad file is one sentence."""
 
+import io
 import json
 import logging
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from service.key_cli import main
-from service.keys import MAX_FILE_BYTES, KeyRing, Scope, digest_of, make_key, parse_keys, read_keys, write_line
+from service.keys import MAX_FILE_BYTES, Key, KeyRing, Scope, digest_of, make_key, parse_keys, read_keys, write_line
 from service.rates import FORM
 from sparsebert.cli import run
 from sparsebert.errors import ConfigError
 
 PLAIN, KEY = make_key("ci", Scope.USER, "100/second", lambda num_bytes: "r" * num_bytes)
+
+OF_ITS_NAME = KEY.model_copy(update={"sha256": "0" * 64})
+OF_ITS_HASH = KEY.model_copy(update={"name": "other"})
 
 
 def ring_of(*names: str) -> tuple[KeyRing, list[bytes]]:
@@ -128,6 +135,69 @@ def test_the_command_waits_for_no_pipe_and_reads_no_file_without_end(
     assert (large.stat().st_size, full.stat().st_size) == (10**10, 10**6)
 
 
+@contextmanager
+def no_file_larger_than(num_bytes: int) -> Iterator[None]:
+    """As on a disk that is full; Python passes over the signal that would come with it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room_bytes", [0, 1, 60])
+def test_a_line_for_which_there_is_no_room_is_not_told_as_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], room_bytes: int
+) -> None:
+    path = tmp_path / "keys.jsonl"
+    path.write_text(write_line(KEY))
+    with no_file_larger_than(path.stat().st_size + room_bytes):
+        assert run(["key", "--api-keys", str(path), "--name", "cut"]) == 1
+    told = capsys.readouterr()
+    reason = "cannot be written (File too large); make room, then run this again"
+    assert (told.out, told.err) == ("", f"sparsebert key: {path} {reason}\n")
+    assert path.read_text() == write_line(KEY)
+
+
+class Parts(io.FileIO):
+    """A file that gives some bytes at a time, as a system may."""
+
+    def read(self, size: int = -1) -> bytes:
+        return super().read(10)
+
+    def readinto(self, into: memoryview) -> int:
+        return super().readinto(memoryview(into)[:10])
+
+
+def in_parts(opened: int, mode: str, buffering: int = -1) -> io.FileIO | io.BufferedReader:
+    return io.BufferedReader(Parts(opened)) if buffering else Parts(opened)
+
+
+def test_a_read_that_comes_in_parts_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys.jsonl"
+    path.write_text(write_line(KEY) + "\n")
+    monkeypatch.setattr("service.key_cli.os.fdopen", in_parts)
+    with pytest.raises(ConfigError, match="there is a key named ci in"):
+        main(["--api-keys", str(path), "--name", "ci"])
+
+
+def test_every_key_is_looked_at_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_looks = 0
+
+    class Looked(Key):
+        def __getattribute__(self, name: str) -> object:
+            nonlocal num_looks
+            num_looks += name in ("name", "sha256")
+            return super().__getattribute__(name)
+
+    ring, _ = ring_of(*(f"key-{number}" for number in range(100)))
+    monkeypatch.setattr("service.keys.Key", Looked)
+    parsed = parse_keys([write_line(key) for key in ring.keys], Path("keys"))
+    assert len(parsed.keys) == 100
+    assert num_looks <= 400
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
@@ -139,6 +209,8 @@ def test_the_command_waits_for_no_pipe_and_reads_no_file_without_end(
         ('{"name": "a", "scope": "root", "sha256": "0"}', "scope: input should be 'user' or 'admin'"),
         ('{"name": "a", "scope": "user", "sha256": "sparsebert_in_plain"}', "sha256: string should match pattern"),
         (write_line(KEY), "line 3 of the keys file keys has the name or the hash of another key; remove it"),
+        (write_line(OF_ITS_NAME), "line 3 of the keys file keys has the name or the hash of another key; remove it"),
+        (write_line(OF_ITS_HASH), "line 3 of the keys file keys has the name or the hash of another key; remove it"),
     ],
 )
 def test_a_malformed_line_is_named_and_not_quoted(line: str, sentence: str) -> None:

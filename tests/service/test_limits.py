@@ -68,6 +68,12 @@ def test_changes_in_words() -> None:
     assert str(changes(before, before)) == "none changed"
 
 
+def test_of_many_changes_a_few_are_named() -> None:
+    five, seven = (ring(*(made(f"k{number}") for number in range(size))) for size in (5, 7))
+    assert str(changes(ring(), five)) == "new: k0, k1, k2, k3, k4"
+    assert str(changes(seven, ring())) == "gone: k0, k1, k2, k3, k4 and 2 more"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """Of the keys file."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,21 @@ async def test_whatever_opening_raises_is_told_and_changes_nothing(
             await Loader(serving, fail).load(SPARSE, soon())
         assert (await predict(serving))[0] == FIRST
         assert type(error).__name__ in caplog.text
+
+
+async def test_a_load_for_which_there_is_no_thread_is_not_waited_for_at_the_end(
+    models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with running(models_folder, Gate()) as (_, loader):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await loader.load(SPARSE, soon())
+        loader.join(0.0)  # which raises for a thread that never began
+        assert (await loader.load(SPARSE, soon())).former_version == FIRST
 
 
 async def test_a_bundle_that_is_written_while_it_is_loaded_is_refused(models_folder: Path) -> None:

@@ -32,6 +32,7 @@ from metric_moves import (
     truncated,
 )
 from service.workers import MAX_DEATHS
+from watching import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +233,7 @@ def test_a_full_queue_and_gauges(moody: tuple[httpx.Client, Moody]) -> None:
         held = [threads.submit(client.post, PREDICT, json={"inputs": "plot"})]
         assert dense.entered.wait(timeout=60)
         held.append(threads.submit(client.post, PREDICT, json={"inputs": ["good", "the film"]}))
-        while scrape(client)[depth] < 2:
-            pass
+        wait_until(lambda: scrape(client)[depth] >= 2)
         with moved(client) as found:
             client.post(PREDICT, json={"inputs": "good"})
         now = scrape(client)

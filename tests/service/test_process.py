@@ -22,6 +22,7 @@ from benchmarks.service_process import Served, started
 from service.cli import bind, unusable
 from service.workers import MAX_DEATHS
 from sparsebert.errors import ConfigError
+from watching import wait_until
 
 BODY = json.dumps({"inputs": "the good film"}).encode()
 COMMAND = [sys.executable, "-m", "sparsebert", "serve"]
@@ -74,8 +75,7 @@ def test_a_request_in_flight_is_answered_after_the_signal(models_folder: Path, s
             slow.sendall(head.encode())
             assert slow.recv(1000).startswith(b"HTTP/1.1 100")
             service.process.send_signal(sign)
-            while ask(service.port, "GET", "/readyz")[0] == 200:
-                pass
+            wait_until(lambda: ask(service.port, "GET", "/readyz")[0] != 200)
             assert ask(service.port, "POST", "/v1/predict", BODY)[0] == 503
             slow.sendall(BODY)
             answer = b""
@@ -110,8 +110,7 @@ def test_a_second_signal_does_not_wait(models_folder: Path) -> None:
         slow.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")
         service.process.send_signal(signal.SIGTERM)
-        while ask(service.port, "GET", "/readyz")[0] == 200:
-            pass
+        wait_until(lambda: ask(service.port, "GET", "/readyz")[0] != 200)
         service.process.send_signal(signal.SIGTERM)
         assert b"".join(iter(lambda: slow.recv(10_000), b"")).startswith(b"HTTP/1.1 503")
         assert ends_well(service)

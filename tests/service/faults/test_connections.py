@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +25,15 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written, self.unread, self.closed, self.aborted = b"", 0, False, False
+        self.written, self.unread, self.ended, self.closed, self.aborted = b"", 0, False, False, False
 
     def write(self, data: bytes) -> None:
+        assert not self.ended
         self.written += data
+
+    def write_eof(self) -> None:
+        assert not self.ended
+        self.ended = True
 
     def get_write_buffer_size(self) -> int:
         return self.unread
@@ -59,10 +64,15 @@ class Task:
 class Loop:
     """A double of an event loop whose time stands still until it is set; tasks are never run."""
 
-    now_s = 100.0
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.later: list[tuple[float, Callable[[], None]]] = []
 
     def time(self) -> float:
         return self.now_s
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self.later.append((delay_s, callback))
 
     def create_task(self, work: object) -> "Task":
         work.close()
@@ -85,6 +95,14 @@ def connected() -> tuple[BoundedProtocol, Wire, Loop]:
     return protocol, wire, loop
 
 
+def is_told_and_closed_after_a_second(wire: Wire, loop: Loop) -> bool:
+    """Whether it can still read why, and not for long."""
+    assert (wire.ended, wire.closed, wire.aborted) == (True, False, False)
+    [(delay_s, close)] = loop.later
+    close()
+    return delay_s == 1.0 and wire.closed
+
+
 @pytest.mark.parametrize(
     "begin",
     [
@@ -96,17 +114,18 @@ def connected() -> tuple[BoundedProtocol, Wire, Loop]:
     ],
 )
 def test_a_head_without_end_is_refused(begin: bytes) -> None:
-    protocol, wire, _ = connected()
+    protocol, wire, loop = connected()
     protocol.data_received(begin)
     more = b"\r\n" * 500 if begin.isspace() else b"a" * 1000
     if begin.endswith(b"1.1\r\n"):
         more = b"A: b\r\n" * 160
     for _ in range(80):
-        if not wire.closed:
-            protocol.data_received(more)
-    assert wire.closed
-    assert wire.written.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert b"The head of the request has more than 65536 bytes." in wire.written
+        protocol.data_received(more)
+    assert wire.written == (
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 50\r\n"
+        b"connection: close\r\n\r\nThe head of the request has more than 65536 bytes."
+    )
+    assert is_told_and_closed_after_a_second(wire, loop)
 
 
 LINE = b"X-Odd: " + b"a" * 91 + b"\r\n"  # of 100 bytes
@@ -115,14 +134,34 @@ LINE = b"X-Odd: " + b"a" * 91 + b"\r\n"  # of 100 bytes
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["first", "second"])
 @pytest.mark.parametrize("num_bytes", [66_000, 80_000, 131_000])
 def test_a_large_head_that_comes_at_once_is_not_answered(before: bytes, num_bytes: int) -> None:
-    protocol, wire, _ = connected()
+    protocol, wire, loop = connected()
     protocol.data_received(before + HEAD + LINE * (num_bytes // 100) + b"Content-Length: 2\r\n\r\n{}")
-    assert wire.is_closing()
     if before:
         assert (wire.aborted, wire.written) == (True, b"")
     else:
         assert wire.written.endswith(b"\r\n\r\nThe head of the request has more than 65536 bytes.")
         assert protocol.cycle is None
+        assert is_told_and_closed_after_a_second(wire, loop)
+
+
+def test_a_large_head_that_is_refused_while_more_is_read_is_refused_once() -> None:
+    protocol, wire, loop = connected()
+    # Read again without the wish for another protocol each word has a line of its own.
+    protocol.data_received(HEAD + b"Connection: Upgrade" + b",a" * 20_000 + b"\r\nUpgrade: h2c\r\n\r\n" + GOOD * 500)
+    assert wire.written.count(b"HTTP/1.1 400 ") == 1
+    assert is_told_and_closed_after_a_second(wire, loop)
+
+
+def test_what_comes_after_a_refusal_is_thrown_away_and_no_reason_to_wait_longer() -> None:
+    protocol, wire, loop = connected()
+    protocol.data_received(b"GET /?" + b"a" * 66_000)
+    told = wire.written
+    protocol.data_received(b" HTTP/1.1\r\nHost: x\r\n\r\n" + GOOD)
+    assert (wire.written, protocol.cycle) == (told, None)
+    wire.unread = 1
+    for now_s in (loop.now_s, loop.now_s + LIMIT_S + 1):
+        cut_off_late([protocol], now_s, LIMIT_S)
+    assert wire.aborted
 
 
 def test_a_long_url_is_a_large_head() -> None:
@@ -228,11 +267,8 @@ def connect(port: int) -> socket.socket:
 
 def read_all(client: socket.socket) -> bytes:
     answer = b""
-    try:
-        while chunk := client.recv(100_000):
-            answer += chunk
-    except ConnectionResetError:
-        pass
+    while chunk := client.recv(100_000):
+        answer += chunk
     return answer
 
 
@@ -243,10 +279,16 @@ def test_the_process_bounds_what_clients_send(impatient: int) -> None:
     with connect(impatient) as large:
         large.sendall(HEAD + b"Content-Length: 5000000\r\nExpect: 100-continue\r\n\r\n")
         assert large.recv(100_000).startswith(b"HTTP/1.1 413")
-    with connect(impatient) as endless:
-        with suppress(BrokenPipeError, ConnectionResetError):
-            endless.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 10_000_000)
+    # It may take longer than it is listened to.
+    with connect(impatient) as endless, suppress(BrokenPipeError, ConnectionResetError):
+        endless.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 10_000_000)
         read_all(endless)
+    for _ in range(10):
+        with connect(impatient) as long:
+            long.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 400_000 + b"\r\n\r\n")
+            answer = read_all(long)
+            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert answer.endswith(b"\r\n\r\nThe head of the request has more than 65536 bytes.")
     answers = {name: read_all(client) for name, client in slow.items()}
     assert (answers["nothing"], answers["head"]) == (b"", b"")
     assert answers["body"].startswith(b"HTTP/1.1 504")
