@@ -8,7 +8,8 @@ LOCAL = "local"
 
 def asks_for_cluster(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Whether it does."""
-    return bool(environment.get(VARIABLE)) or any(word.split("=")[0] == FLAG for word in arguments)
+    named = {name.upper(): value for name, value in environment.items()}  # settings are read without regard to case
+    return bool(named.get(VARIABLE)) or any(word.split("=")[0] == FLAG for word in arguments)
 
 
 def lone_flags(arguments: Sequence[str]) -> list[str]:

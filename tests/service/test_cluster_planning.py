@@ -39,6 +39,7 @@ def planned(**values: object) -> Plan:
         (["--ray", "10.0.0.7:6379"], {}, True, ["--ray", "10.0.0.7:6379"]),
         (["--ray=auto"], {}, True, ["--ray=auto"]),
         ([], {"SPARSEBERT_RAY": "auto"}, True, []),
+        ([], {"sparsebert_ray": "auto"}, True, []),
         (["--ray-replicas", "2"], {}, False, ["--ray-replicas", "2"]),
     ],
 )
