@@ -132,10 +132,8 @@ def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
     small = replace(config, dense=replace(config.dense, epochs=1))
     run_training(replace(small, budget=BudgetConfig()), tmp_path)
     assert not (tmp_path / "sparse").exists()
-    with pytest.raises(
-        ConfigError,
-        match="holds a run with other settings or data, or of an earlier version of SparseBERT; choose another --output",
-    ):
+    told = "holds a run with other settings or data, or of an earlier version of SparseBERT; choose another --output"
+    with pytest.raises(ConfigError, match=told):
         run_training(replace(small, seed=5), tmp_path)
 
 
