@@ -252,7 +252,8 @@ def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
 
 def test_a_model_that_learned_nothing_is_told(dense_config, tmp_path, caplog):
     run_training(replace(dense_config, dense=replace(dense_config.dense, epochs=0.1, learning_rate=1e-9)), tmp_path)
-    assert re.search("dense answers '(no|yes)' to each of 32 texts: it has learned nothing", caplog.text)
+    cure = r"it has learned nothing\. Lower the learning rate, or train for longer$"
+    assert re.search(f"dense answers '(no|yes)' to each of 32 texts: {cure}", caplog.text, re.MULTILINE)
 
 
 def test_folders_that_are_there_but_not_ours_are_told_before_the_work(config, tmp_path):
