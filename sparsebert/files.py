@@ -27,15 +27,11 @@ def new_folder(target: Path, *, marker: str, kind: str) -> Iterator[Path]:
     left behind; leftovers of the same target are removed after an hour. A `target` that was set aside by a process
     killed before the new one took its place is put back first.
     """
-    _restore(target)
-    check_replaceable(target, marker=marker, kind=kind)
-    try:
+    with _telling(target):
+        _restore(target)
+        check_replaceable(target, marker=marker, kind=kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    except OSError as error:
-        raise ConfigError(
-            f"{target} cannot be written ({error.strerror}: {error.filename}); choose another --output"
-        ) from error
     try:
         folder.chmod(0o755)
         _remove_leftovers(target, time.time())
@@ -64,11 +60,11 @@ def _part_of(target: Path) -> Path:
 
 def check_file_writable(target: Path, flag: str) -> None:
     """Raise ConfigError, before the work, when `write_whole` could not write `target`, which is the value of `flag`."""
+    check_writable(target, flag)  # first: after it what is there can be looked at
     if target.is_dir():
         raise ConfigError(f"{flag} {target} is a folder; name a file, such as {target / 'table.json'}")
     if not target.parent.is_dir():
         raise ConfigError(f"{flag} {target} is in a folder that does not exist; make {target.parent} first")
-    check_writable(target, flag)
 
 
 def check_writable(target: Path, flag: str = "--output") -> None:
@@ -76,22 +72,42 @@ def check_writable(target: Path, flag: str = "--output") -> None:
 
     What is tried is a temporary file, in the folder of `target` or the one in which that would be made.
     """
-    folder = next(parent for parent in target.absolute().parents if parent.exists())
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be written ({error.strerror}: {folder}); choose another {flag}") from error
+    folder = next(parent for parent in target.absolute().parents if _is_there(parent))
+    with _telling(target, flag, folder), tempfile.NamedTemporaryFile(dir=folder, prefix=f".{target.name}."):
+        pass
 
 
 def check_replaceable(target: Path, *, marker: str, kind: str) -> None:
-    """Raise ConfigError when `target` is there and neither empty nor a `kind`, known by its file `marker`."""
-    if target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file()):
+    """Raise ConfigError when `target` is there and neither empty nor a `kind`, known by its file `marker`.
+
+    So it does when the folder `target` cannot be looked into.
+    """
+    if not _is_there(target):
         return
-    if target.exists():
-        raise ConfigError(
-            f"{target} exists and is no {kind} (it has no {marker}), so it is not replaced; choose another --output"
-        )
+    with _telling(target):
+        if target.is_dir() and (not any(target.iterdir()) or (target / marker).is_file()):
+            return
+    raise ConfigError(
+        f"{target} exists and is no {kind} (it has no {marker}), so it is not replaced; choose another --output"
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """Not so in a folder that may not be entered, of which `Path.exists` raises."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
+@contextmanager
+def _telling(target: Path, flag: str = "--output", folder: Path | None = None) -> Iterator[None]:
+    """Raises ConfigError where the system refuses the block something in `folder`, or in the one that it names."""
+    try:
+        yield
+    except OSError as error:
+        where = folder or error.filename
+        raise ConfigError(f"{target} cannot be written ({error.strerror}: {where}); choose another {flag}") from error
 
 
 def _replace(target: Path, folder: Path) -> None:

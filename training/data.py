@@ -103,8 +103,6 @@ def load_data(config: DataConfig) -> TextData:
         data = _movie_reviews()
     else:
         data = _from_hub(spec, config)
-    if len(data.labels) < 2:
-        raise DataError(f"{data.source} has the single label {data.labels[0]!r}; a classifier needs at least two")
     data = keep_aside(data, config.holdout)
     seen = {example.label for example in data.train}
     if len(seen) < 2:
@@ -112,7 +110,18 @@ def load_data(config: DataConfig) -> TextData:
             f"all {len(data.train)} training texts of {data.source} are labelled {data.labels[seen.pop()]!r}; "
             "a classifier needs texts of at least two labels"
         )
+    _warn_of_one_label(data)
     return data
+
+
+def _warn_of_one_label(data: TextData) -> None:
+    for name, split in {"validation": data.validation, **data.others}.items():
+        seen = {example.label for example in split}
+        if len(seen) == 1:
+            logger.warning(
+                "all %d %s texts of %s are labelled %r; accuracy there says little: add texts of other labels",
+                len(split), name, data.source, data.labels[seen.pop()],
+            )  # fmt: skip
 
 
 def keep_aside(data: TextData, count: int) -> TextData:
@@ -216,6 +225,8 @@ def _to_data(
         train.name,
     )
     labels = spec.labels or label_names(train.rows[columns.label].dropna().tolist())
+    if len(labels) == 1:  # told before a row of the validation split is found to have another
+        raise DataError(f"{train.name} has the single label {labels[0]!r}; a classifier needs at least two")
 
     def examples(table: _Table) -> list[Example]:
         find_columns(table.columns, [], columns.texts, columns.label, table.name)

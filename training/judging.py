@@ -23,7 +23,7 @@ from training.compaction import compact
 from training.costs import CostModel
 from training.evaluation import predict_logits
 from training.geometry import geometry_of
-from training.metrics import judge
+from training.metrics import judge, one_answer
 from training.modeling import SparseBertForSequenceClassification
 from training.predictions import Answers, read_predictions
 from training.pruner import masked_geometry
@@ -34,6 +34,12 @@ logger = logging.getLogger(__name__)
 StageName = Literal["dense", "sparse", "baseline"]
 CALIBRATION_EXAMPLES = 2048  # what pruning without training wants; export takes a few of them
 VERSIONED = ("torch", "transformers", "accelerate", "numpy")
+LOST = "it has learned nothing, or lost it. Lower the learning rate, train for longer, or remove less"
+CURES: Mapping[StageName, str] = {  # of a stage that gives one answer to everything
+    "dense": "it has learned nothing. Lower the learning rate, or train for longer",
+    "sparse": LOST,
+    "baseline": LOST,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +76,8 @@ def save_stage(
         model = shop.unwrapped(model)
         dense_folder = None if stage == "dense" else folder.parent / "dense"
         answers, metrics = _judge(shop, compact(model, trained.masks), trained.known, dense_folder)
-        if warning := one_answer(answers[VALIDATION].logits_NC, metrics[VALIDATION].accuracy, shop.data.labels):
-            logger.warning("%s %s", folder.name, warning)
+        if told := one_answer(answers[VALIDATION].logits_NC, shop.data.validation, shop.data.labels):
+            logger.warning("%s %s: %s", folder.name, told, CURES[stage])
         checkpoint = MaskedCheckpoint(
             model=model,
             tokenizer=shop.tokenizer,
@@ -105,17 +111,6 @@ def _judge(
         for name, one in answers.items()
     }
     return answers, metrics
-
-
-def one_answer(logits_NC: Tensor, accuracy: float, labels: Sequence[str]) -> str:
-    """What to tell of a model that gives all texts one label although they have several; empty: nothing."""
-    given = set(logits_NC.argmax(dim=-1).tolist())
-    if len(given) > 1 or accuracy == 1.0:
-        return ""
-    return (
-        f"answers {labels[given.pop()]!r} to each of {len(logits_NC)} texts: it has learned nothing, or lost it. Lower "
-        "the learning rate, train for longer, or remove less"
-    )
 
 
 def _logits(

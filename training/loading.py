@@ -104,11 +104,11 @@ def _own_config(name_or_path: str, theirs: PreTrainedConfig) -> SparseBertConfig
 
 def _compare_labels(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> None:
     """What a model that is taken as it is calls its answers, against what the data call them."""
-    names, wanted = (list(dict(sorted((config.id2label or {}).items())).values()) for config in (theirs, own))
-    folded, expected = ([str(name).casefold() for name in labels] for labels in (names, wanted))
+    names, wanted = _label_names(theirs), _label_names(own)
+    folded, expected = ([name.casefold() for name in labels] for labels in (names, wanted))
     if folded == expected or folded == [f"label_{index}" for index in range(len(expected))]:
         return
-    told = f"{name_or_path} answers {', '.join(map(str, names))}, the data have {', '.join(map(str, wanted))}"
+    told = f"{name_or_path} answers {', '.join(names)}, the data have {', '.join(wanted)}"
     if len(folded) != len(expected) or sorted(folded) == sorted(expected):
         raise BackboneError(
             f"{told}; it can't be taken as it is: give --epochs at least 1 for a classifier of these labels"
@@ -116,14 +116,20 @@ def _compare_labels(name_or_path: str, theirs: PreTrainedConfig, own: SparseBert
     logger.warning("%s; they are taken for the same, in this order", told)
 
 
+def _label_names(config: PreTrainedConfig) -> list[str]:
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
+
+
 def _load(
     name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig, *, whole: bool
 ) -> SparseBertForSequenceClassification:
-    theirs.num_labels = own.num_labels
+    names, wanted = _label_names(theirs), _label_names(own)
+    theirs.num_labels = own.num_labels  # which gives them other names
     model, report = AutoModelForSequenceClassification.from_pretrained(
         name_or_path, config=theirs, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    missing = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    other_sizes = {key for key, *_ in report["mismatched_keys"]}
+    missing = sorted({*report["missing_keys"], *other_sizes})
     if whole and missing:
         raise BackboneError(
             f"{name_or_path} has no classifier for {own.num_labels} labels; fine-tune it with --epochs of at least 1, "
@@ -132,6 +138,11 @@ def _load(
     lost = [key for key in missing if not key.startswith(FRESH_WEIGHTS)]
     if lost:
         raise BackboneError(f"{name_or_path} has no usable {lost[0]} ({len(lost)} weights missing in all)")
+    if any(key.startswith("classifier.") for key in other_sizes):
+        logger.warning(
+            "%s: its classifier of %s is replaced by a new one: the data have %s",
+            name_or_path, ", ".join(names), ", ".join(wanted),
+        )  # fmt: skip
     weights = model.state_dict()
     if not isinstance(theirs, SparseBertConfig):
         weights = sparse_weights(theirs, weights)

@@ -35,6 +35,14 @@ def judge(
     return metrics.model_copy(update={"difference": difference, "difference_low": low, "difference_high": high})
 
 
+def one_answer(logits_NC: Tensor, examples: Sequence[Example], labels: Sequence[str]) -> str:
+    """What to tell of a model that gives one label to all examples although they have several; empty: nothing."""
+    given = set(logits_NC.argmax(dim=-1).tolist())
+    if len(given) > 1 or len({example.label for example in examples}) < 2:
+        return ""
+    return f"answers {labels[given.pop()]!r} to each of {len(examples)} texts"
+
+
 def paired_difference(correct_N: BoolArray, base_correct_N: BoolArray) -> tuple[float, float, float]:
     """The accuracy less that of `base` on the same texts, and its 95% interval.
 

@@ -29,7 +29,7 @@ from training.evaluation import accuracy
 from training.fisher import gate_fisher
 from training.geometry import geometry_of
 from training.importance import UnitScores
-from training.metrics import judge
+from training.metrics import judge, one_answer
 from training.modeling import SparseBertForSequenceClassification
 from training.opening import OpenedCheckpoint, draw, open_dense
 from training.predictions import Answers, known_predictions
@@ -103,6 +103,7 @@ def prune(
     selected_NC = opened.logits(opened.model, masks, validation, "selection")
     model, repairs = _repair(opened, masks, examples, config)
     logits_NC = opened.logits(model, masks, validation, "repair")
+    _warn_of_one_answer(opened.checkpoint, dense_NC, logits_NC)
     accuracies = OneShotAccuracies(
         dense=accuracy(dense_NC, validation),
         selected=accuracy(selected_NC, validation),
@@ -129,6 +130,14 @@ def _dense_logits(folder: Path, opened: OpenedCheckpoint, validation: Sequence[E
         return opened.logits(opened.model, opened.checkpoint.masks, validation, "dense")
     logger.info("dense: the answers to these texts are known, %s has them", folder / PREDICTIONS_FILE)
     return known_NC
+
+
+def _warn_of_one_answer(dense: MaskedCheckpoint, dense_NC: Tensor, logits_NC: Tensor) -> None:
+    examples, labels = dense.examples, dense.run.labels
+    if told := one_answer(dense_NC, examples, labels):
+        logger.warning("the dense model %s: it has learned nothing that pruning could keep. Train it again", told)
+    elif told := one_answer(logits_NC, examples, labels):
+        logger.warning("the pruned model %s: it has lost what was learned. Remove less, or prune while training", told)
 
 
 def _training_texts(opened: OpenedCheckpoint, config: OneShotConfig) -> list[EncodedExample]:

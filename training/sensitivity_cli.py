@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sparsebert.checkpoint import evenly_spaced
 from sparsebert.errors import ConfigError
-from sparsebert.files import check_writable, write_whole
+from sparsebert.files import check_file_writable, write_whole
 from sparsebert.sensitivity import Sensitivity, render
 from training.batching import EncodedExample
 from training.faults import memory_errors
@@ -53,9 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     """Run `sparsebert sensitivity` with the words after it."""
     options = build_parser().parse_args(arguments)
     config = SensitivityConfig(num_examples=options.examples, shares=tuple(options.shares))
-    if not options.output.parent.is_dir() or options.output.is_dir():
-        raise ConfigError(f"--output {options.output} cannot be written; give a file in a folder that exists")
-    check_writable(options.output)  # told now, not after minutes
+    check_file_writable(options.output, "--output")  # told now, not after minutes
     with tidy_terminal(), memory_errors("close other programs, or use a machine that has more"):
         record = run_sensitivity(options.checkpoint, config)
     sys.stdout.write(render(record))  # first: a disk that is full by now does not take it

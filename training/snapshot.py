@@ -66,8 +66,8 @@ class SnapshotFile:
             raise CheckpointError(f"{self._path} cannot be read; delete it to start this stage again") from error
         if fingerprint != self._fingerprint:
             raise CheckpointError(
-                f"{self._path.parent} holds an unfinished run with other settings or data; "
-                "run it with the same ones, choose another --output, or delete it"
+                f"{self._path.parent} holds an unfinished run with other settings or data, or of an earlier "
+                "version of SparseBERT; finish it with the same ones, choose another --output, or delete it"
             )
         return cast(dict[str, Any], state)
 

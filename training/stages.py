@@ -262,7 +262,10 @@ def check_folder(folder: Path, fingerprint: str) -> RunRecord | None:
         return None
     record = read_run(folder)
     if record.config.get("fingerprint") != fingerprint:
-        raise ConfigError(f"{folder} holds a run with other settings or data; choose another --output or delete it")
+        raise ConfigError(
+            f"{folder} holds a run with other settings or data, or of an earlier version of SparseBERT; "
+            "choose another --output or delete it"
+        )
     return record
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from locking import locked_folder, run_locked_out
 from sparsebert.errors import ConfigError
 from sparsebert.files import LEFTOVER_AGE_S, check_file_writable, check_writable, new_folder, write_whole
 
@@ -136,3 +137,42 @@ def test_a_place_is_tried_without_a_trace(tmp_path):
         with pytest.raises(ConfigError, match="sparse cannot be written .*; choose another --output"):
             check_writable(place)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+TRIES = """
+folder = Path(sys.argv[1])
+for check in (
+    lambda: check_writable(folder / "sparse"),
+    lambda: check_writable(folder / "p" / "sparse", "--teacher-cache"),
+    lambda: check_file_writable(folder / "s.json", "--out"),
+    lambda: check_file_writable(folder / "p" / "s.json", "--out"),
+    lambda: check_replaceable(folder, marker="a", kind="bundle"),
+    lambda: check_replaceable(folder / "sparse", marker="a", kind="bundle"),  # left to those that write
+    lambda: new_folder(folder / "p" / "sparse", marker="a", kind="bundle").__enter__(),
+):
+    try:
+        check()
+    except ConfigError as error:
+        print(str(error).replace(str(folder), "LOCKED"))
+    else:
+        print("nothing")
+"""
+
+
+def test_a_folder_that_may_not_be_entered_is_told():
+    imports = "import sys\nfrom pathlib import Path\nfrom sparsebert.errors import ConfigError\n"
+    imports += "from sparsebert.files import check_file_writable, check_replaceable, check_writable, new_folder"
+    with locked_folder() as folder:
+        done = run_locked_out(imports, TRIES, str(folder))
+    assert (done.stderr, done.stdout.splitlines()) == (
+        "",
+        [
+            "LOCKED/sparse cannot be written (Permission denied: LOCKED); choose another --output",
+            "LOCKED/p/sparse cannot be written (Permission denied: LOCKED); choose another --teacher-cache",
+            "LOCKED/s.json cannot be written (Permission denied: LOCKED); choose another --out",
+            "LOCKED/p/s.json cannot be written (Permission denied: LOCKED); choose another --out",
+            "LOCKED cannot be written (Permission denied: LOCKED); choose another --output",
+            "nothing",
+            "LOCKED/p/sparse cannot be written (Permission denied: LOCKED/p); choose another --output",
+        ],
+    )

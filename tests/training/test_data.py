@@ -40,6 +40,18 @@ def test_training_texts_of_one_label_are_told(tmp_path):
         load_data(DataConfig(task="sst2", data_dir=tmp_path))
 
 
+def test_judged_texts_of_one_label_are_told(tmp_path, caplog):
+    (tmp_path / "train.csv").write_text("text,label\na,no\nb,yes\n")
+    (tmp_path / "validation.csv").write_text("text,label\nc,yes\nd,yes\n")
+    data = load_data(DataConfig(data_dir=tmp_path))
+    told = f"all 2 validation texts of {data.source} are labelled 'yes'; accuracy there says little"
+    assert told in caplog.text
+    caplog.clear()
+    (tmp_path / "validation.csv").write_text("text,label\nc,yes\nd,no\n")
+    load_data(DataConfig(data_dir=tmp_path))
+    assert caplog.text == ""
+
+
 def test_columns_can_be_named(tmp_path):
     rows = {"u": ["x"] * 40, "v": [f"text {i}" for i in range(40)], "w": [3, 5] * 20}
     pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
@@ -68,7 +80,10 @@ def test_the_split_by_hash_is_fixed():
     [
         ({}, "holds no training file; it needs one of train.parquet, train.csv"),
         ({"train.csv": "text,label\n", "validation.csv": "text,label\nx,1\n"}, "is empty"),
-        ({"train.csv": "text,label\nx,1\ny,1\n", "validation.csv": "text,label\nx,1\n"}, "single label '1'"),
+        (
+            {"train.csv": "text,label\nx,yes\ny,yes\n", "validation.csv": "text,label\nx,no\ny,yes\n"},
+            "/train.csv has the single label 'yes'; a classifier needs at least two",
+        ),
         ({"train.csv": "text,label\nx,1\ny,0\n", "validation.csv": "label\n1\n"}, "no column 'text'"),
         (
             {"train.csv": "text,label\nx,1\ny,0\n", "validation.csv": "label\n1\n"},

@@ -1,6 +1,7 @@
 import pytest
 from safetensors import SafetensorError
 
+from locking import locked_folder, run_locked_out
 from sparsebert.errors import CheckpointError, TrainingError
 from training.faults import disk_errors, memory_errors
 
@@ -50,3 +51,31 @@ def test_libraries_have_errors_of_their_own(tmp_path):
     with pytest.raises(CheckpointError, match=whole), disk_errors(tmp_path):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
     assert tmp_path.exists()
+
+
+def test_commands_tell_a_folder_that_may_not_be_entered():
+    imports = "import sys, training.cli, training.prune_cli, training.sensitivity_cli, training.unstructured.cli\n"
+    imports += "import training.sweep.cli\nfrom sparsebert.cli import run"
+    with locked_folder() as folder:
+        commands = [
+            ["train", "--output", str(folder)],
+            ["train", "--output", str(folder / "run")],
+            ["baseline", "movement", "--output", str(folder)],
+            ["prune", "dense", "--output", str(folder / "p" / "sparse")],
+            ["prune", "dense", "--output", str(folder)],
+            ["sensitivity", "dense", "--output", str(folder / "s.json")],
+            ["sensitivity", "dense", "--output", str(folder / "p" / "s.json")],
+            ["sweep", "--output", str(folder), "--seeds", "1"],
+        ]
+        done = run_locked_out(imports, f"for words in {commands!r}:\n    assert run(words) == 1")
+    denied = "cannot be written (Permission denied: LOCKED); choose another --output"
+    assert done.stderr.replace(str(folder), "LOCKED").splitlines() == [
+        f"sparsebert train: LOCKED/.work/snapshot {denied}",
+        "sparsebert train: --output LOCKED/run cannot be written (Permission denied); choose another",
+        f"sparsebert baseline: LOCKED/.work/snapshot {denied}",
+        f"sparsebert prune: LOCKED/p/sparse {denied}",
+        f"sparsebert prune: LOCKED {denied}",
+        f"sparsebert sensitivity: LOCKED/s.json {denied}",
+        f"sparsebert sensitivity: LOCKED/p/s.json {denied}",
+        f"sparsebert sweep: LOCKED/results.csv {denied}",
+    ]

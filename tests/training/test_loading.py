@@ -16,8 +16,8 @@ def reviewer(bert_dir, tmp_path):
         model.save_pretrained(tmp_path)
         return model
 
-    def load():
-        return load_dense(str(tmp_path), whole=True, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    def load(*, whole=True):
+        return load_dense(str(tmp_path), whole=whole, id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
 
     return save, load
 
@@ -43,6 +43,24 @@ def test_labels_in_another_order_or_number_are_refused(reviewer, names):
     save(*names)
     with pytest.raises(BackboneError, match=f"answers {', '.join(names)}, the data have no, yes; .* --epochs"):
         load()
+
+
+def test_a_classifier_of_other_labels_that_is_replaced_is_told(reviewer, tmp_path, caplog):
+    save, load = reviewer
+    theirs = save("no", "perhaps", "yes")
+    loaded = load(whole=False)
+    told = f"{tmp_path}: its classifier of no, perhaps, yes is replaced by a new one: the data have no, yes"
+    assert [record.getMessage() for record in caplog.records if record.name == "training.loading"] == [told]
+    assert loaded.classifier.weight.shape == (2, 16)
+    assert torch.equal(loaded.bert.embeddings.word_embeddings.weight, theirs.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_classifier_that_is_kept_or_was_never_there_is_not_told(reviewer, bert_dir, caplog):
+    save, load = reviewer
+    theirs = save("no", "yes")
+    assert torch.equal(load(whole=False).classifier.weight, theirs.classifier.weight)
+    load_dense(str(bert_dir), id2label=dict(enumerate("abc")))
+    assert "is replaced" not in caplog.text
 
 
 def test_an_encoder_without_classifier_is_not_whole(bert_dir):

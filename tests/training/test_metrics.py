@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from sparsebert.checkpoint import Example
-from training.judging import one_answer
-from training.metrics import judge, paired_difference
+from training.metrics import judge, one_answer, paired_difference
 
 EXAMPLES = [Example(text="a", label=label) for label in (1, 1, 0, 0)]
 ANSWERS = torch.tensor([[0.0, 1], [1, 0], [1, 0], [0, 1]])  # 1, 0, 0, 1: half right
@@ -43,9 +42,9 @@ def test_the_interval_is_that_of_a_paired_proportion():
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_a_model_that_gives_one_answer_is_told_unless_that_is_right():
+def test_a_model_that_gives_one_answer_is_told_where_several_are_asked_for():
+    labels = ("bad", "good")
     one = torch.tensor([[0.0, 1], [0, 2], [0, 3]])
-    assert one_answer(one, 2 / 3, ("bad", "good")).startswith(
-        "answers 'good' to each of 3 texts: it has learned nothing"
-    )
-    assert one_answer(one, 1.0, ("bad", "good")) == one_answer(ANSWERS, 0.5, ("bad", "good")) == ""
+    assert one_answer(one, EXAMPLES[1:], labels) == "answers 'good' to each of 3 texts"
+    assert one_answer(one[:1], EXAMPLES[2:3], labels) == ""  # one text, and wrong
+    assert one_answer(one[:2], EXAMPLES[:2], labels) == one_answer(ANSWERS, EXAMPLES, labels) == ""

@@ -1,8 +1,9 @@
+import re
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sparsebert.checkpoint import Example, read_run
 from sparsebert.cli import run
@@ -126,6 +127,21 @@ def test_a_budget_that_is_missed_says_why(dense_dir, tmp_path, caplog):
     told = read_run(tmp_path / "a").missed_budget
     assert "are removed instead of 60.00%: the most valuable whole units that were found leave " in told
     assert told in caplog.text
+
+
+def test_one_answer_to_everything_is_told_with_the_cure(dense_dir, tmp_path, caplog):
+    words = ["--output", str(tmp_path / "a"), "--sparsity", "0.98", "--min-heads", "0", "--min-neurons", "0"]
+    assert run(["prune", str(dense_dir), *words]) == 0
+    told = r"the pruned model answers '(no|yes)' to each of 32 texts: it has lost what was learned\. Remove less"
+    assert re.search(told, caplog.text)
+    caplog.clear()
+    dull = shutil.copytree(dense_dir, tmp_path / "dull")
+    weights = load_file(dull / "model.safetensors")
+    weights["classifier.bias"] = torch.tensor([1e4, 0.0])
+    save_file(weights, dull / "model.safetensors", metadata={"format": "pt"})
+    assert run(["prune", str(dull), *words]) == 0
+    assert "the dense model answers 'no' to each of 32 texts: it has learned nothing" in caplog.text
+    assert "the pruned model answers" not in caplog.text
 
 
 def test_training_does_not_take_it_for_its_own(dense_dir, tmp_path, config):

@@ -132,7 +132,8 @@ def test_other_settings_do_not_overwrite_a_run(config, tmp_path):
     small = replace(config, dense=replace(config.dense, epochs=1))
     run_training(replace(small, budget=BudgetConfig()), tmp_path)
     assert not (tmp_path / "sparse").exists()
-    with pytest.raises(ConfigError, match="holds a run with other settings or data; choose another --output"):
+    told = "holds a run with other settings or data, or of an earlier version of SparseBERT; choose another --output"
+    with pytest.raises(ConfigError, match=told):
         run_training(replace(small, seed=5), tmp_path)
 
 
@@ -251,7 +252,8 @@ def test_an_output_that_cannot_be_written_is_told(config, tmp_path):
 
 def test_a_model_that_learned_nothing_is_told(dense_config, tmp_path, caplog):
     run_training(replace(dense_config, dense=replace(dense_config.dense, epochs=0.1, learning_rate=1e-9)), tmp_path)
-    assert re.search("dense answers '(no|yes)' to each of 32 texts: it has learned nothing", caplog.text)
+    cure = r"it has learned nothing\. Lower the learning rate, or train for longer$"
+    assert re.search(f"dense answers '(no|yes)' to each of 32 texts: {cure}", caplog.text, re.MULTILINE)
 
 
 def test_folders_that_are_there_but_not_ours_are_told_before_the_work(config, tmp_path):

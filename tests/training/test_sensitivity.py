@@ -101,7 +101,10 @@ def test_fewer_examples_and_the_usual_shares(dense_dir, tmp_path):
         (["--shares", "0.5,0"], "shares must be different, above 0 and at most 1"),
         (["--shares", "0.5,0.5"], "shares must be different, above 0 and at most 1"),
         (["--output", "/proc/s.json"], "/proc/s.json cannot be written"),
-        (["--output", "nowhere/s.json"], "--output nowhere/s.json cannot be written; give a file in a folder that"),
+        (
+            ["--output", "nowhere/s.json"],
+            "nowhere/s.json is in a folder that does not exist; make nowhere first",
+        ),
     ],
 )
 def test_bad_flags_are_one_clear_line(dense_dir, tmp_path, capsys, words, message):

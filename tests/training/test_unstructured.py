@@ -223,10 +223,22 @@ def test_what_a_former_form_of_the_method_gave_is_not_taken_for_this_one_s(
 ):
     given = words("magnitude-after", bert_dir, reviews_dir, output)
     assert run(given) == 0
-    monkeypatch.setitem(METHODS, "magnitude-after", replace(MAGNITUDE_AFTER, source="as it was before"))
-    capsys.readouterr()
-    assert run(given) == 1
-    assert "magnitude-after-50" in capsys.readouterr().err
+    for former in (replace(MAGNITUDE_AFTER, form=0), replace(MAGNITUDE_AFTER, constants=(0.5,))):
+        monkeypatch.setitem(METHODS, "magnitude-after", former)
+        capsys.readouterr()
+        assert run(given) == 1
+        assert "magnitude-after-50 holds a run with other settings or data, or of an earlier" in capsys.readouterr().err
+    monkeypatch.setitem(METHODS, "magnitude-after", replace(MAGNITUDE_AFTER, source="cited in other words"))
+    assert run(given) == 0
+
+
+def test_what_tells_the_forms_of_a_method_apart():
+    assert {name: method.rule for name, method in METHODS.items()} == {
+        "iterative-magnitude": "dense magnitude form 1 (4,)",
+        "magnitude-before": "backbone magnitude form 1 ()",
+        "magnitude-after": "dense magnitude form 1 ()",
+        "movement": "backbone movement form 2 (RampConfig(shape='cubic', warmup_share=0.1, frozen_share=0.3), 0.01)",
+    }
 
 
 def test_a_killed_baseline_ends_with_the_same_weights(bert_dir, reviews_dir, tmp_path):

@@ -12,16 +12,28 @@ from training.schedule import RampConfig, SparsityRamp
 MethodName = Literal["iterative-magnitude", "magnitude-before", "magnitude-after", "movement"]
 ROUNDS = 4
 RAMP = RampConfig(shape="cubic", warmup_share=0.1, frozen_share=0.3)
+SCORE_LEARNING_RATE = 1e-2  # of movement, in all commands beside the code of Sanh et al. 2020
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """`share(step, num_steps, final)` of the weights is 0 after `step` of `num_steps` steps."""
+    """`share(step, num_steps, final)` of the weights is 0 after `step` of `num_steps` steps.
+
+    `form` counts the forms of its rule: any change of what it does to the weights raises it, wherever in the code that
+    is, so that what an earlier form gave is not taken for this one's. `constants` are those that the rule uses.
+    """
 
     start: Literal["backbone", "dense"]
     criterion: Literal["magnitude", "movement"]
     share: Callable[[int, int, float], float]
     source: str
+    form: int = 1
+    constants: tuple[object, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """Another after a change of what the method does, whatever it cites."""
+        return f"{self.start} {self.criterion} form {self.form} {self.constants}"
 
 
 def at_once(step: int, num_steps: int, final: float) -> float:  # noqa: ARG001 (one form for all)
@@ -42,7 +54,7 @@ def along_ramp(step: int, num_steps: int, final: float) -> float:
 
 METHODS: dict[MethodName, Method] = {
     "iterative-magnitude": Method(
-        start="dense", criterion="magnitude", share=in_rounds,
+        start="dense", criterion="magnitude", share=in_rounds, constants=(ROUNDS,),
         source="Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks, section 3",
     ),
     "magnitude-before": Method(
@@ -54,7 +66,7 @@ METHODS: dict[MethodName, Method] = {
         source="Gordon et al. 2020, Compressing BERT: pruned after fine-tuning, then trained on",
     ),
     "movement": Method(
-        start="backbone", criterion="movement", share=along_ramp,
+        start="backbone", criterion="movement", share=along_ramp, form=2, constants=(RAMP, SCORE_LEARNING_RATE),
         source="Sanh et al. 2020, Movement Pruning, section 4: hard, within each matrix, as their code",
     ),
 }  # fmt: skip

@@ -9,9 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from training.unstructured.methods import SCORE_LEARNING_RATE
 from training.unstructured.weights import EncoderWeights
-
-SCORE_LEARNING_RATE = 1e-2  # in all commands beside the code of Sanh et al. 2020
 
 
 class Movement:

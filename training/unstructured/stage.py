@@ -53,8 +53,8 @@ def _run(method: MethodName, config: TrainConfig, stages: Stages) -> dict[str, R
 
 
 def _fingerprint(stages: Stages, method: MethodName, name: str, share: float) -> str:
-    """Another after a change of what the method is, as its source tells it."""
-    words = f"{stages.shop.fingerprint(name)} {share:.6f} {METHODS[method].source}"
+    """Another after a change of what the method does."""
+    words = f"{stages.shop.fingerprint(name)} {share:.6f} {method} {METHODS[method].rule}"
     return hashlib.sha256(words.encode()).hexdigest()
 
 
