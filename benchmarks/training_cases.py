@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from sparsebert.masks import MaskSet
-from training.batching import Batch, EncodedExample, collate, plan_epoch
+from training.batching import Batch, EncodedExample, EncodedSplits, collate, plan_epoch
 from training.costs import ParameterCost
 from training.criteria import ImportanceName
 from training.distillation import (
@@ -38,7 +38,7 @@ from training.distillation import (
 )
 from training.geometry import geometry_of
 from training.loading import load_dense
-from training.loop import EncodedSplits, LoopConfig, StageLoop
+from training.loop import LoopConfig, StageLoop
 from training.modeling import SparseBertForSequenceClassification
 from training.pruner import Pruner, PruningConfig
 from training.regularization import RegularizerConfig

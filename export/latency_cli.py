@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     table = LatencyTable(
         hidden_size=dense.hidden_size,
         head_size=dense.head_size,
+        embedding_size=dense.embedding_size,
         threads=threads,
         shapes=tuple(measure(dense, config)),
         provenance={

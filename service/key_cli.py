@@ -4,6 +4,7 @@ Tells the key once, on standard output; the file gets its hash.
 """
 
 import argparse
+import fcntl
 import logging
 import os
 import secrets
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def append(path: Path, key: Key) -> None:
     """Add a line to a keys file that only its owner can read. Raises ConfigError when it is none, or has the name."""
+    is_new = not path.exists()
     try:
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | AT_ONCE, 0o600)
     except OSError as error:
@@ -61,6 +63,7 @@ def append(path: Path, key: Key) -> None:
         ) from error
     with os.fdopen(opened, "rb") as file:
         try:
+            _lock(opened, path)
             before = bytes_of(file, path).decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is no keys file; name another --api-keys") from error
@@ -70,15 +73,25 @@ def append(path: Path, key: Key) -> None:
         line = f"{joint}{write_line(key)}\n".encode()
         if os.fstat(opened).st_size + len(line) > MAX_FILE_BYTES:
             raise ConfigError(f"{path} is full: the service reads {MAX_FILE_BYTES} bytes of it; take lines out first")
-        _write(opened, line, path)
+        _write(opened, line, path, is_new=is_new)
 
 
-def _write(opened: int, line: bytes, path: Path) -> None:
-    """The whole line or nothing of it. Raises ConfigError."""
+def _lock(opened: int, path: Path) -> None:
+    """Others that add a key wait until the file is closed. Raises ConfigError where it cannot be had."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be locked ({error.strerror}); name a file of another file system") from error
+
+
+def _write(opened: int, line: bytes, path: Path, *, is_new: bool) -> None:
+    """The whole line or nothing of it, nor of a file that is new. Raises ConfigError."""
     size_bytes = os.fstat(opened).st_size
     try:
         while line:  # what takes but a part of it says why when it gets the rest
             line = line[os.write(opened, line) :]
     except OSError as error:
         os.ftruncate(opened, size_bytes)
+        if is_new and not size_bytes:
+            path.unlink()
         raise ConfigError(f"{path} cannot be written ({error.strerror}); make room, then run this again") from error

@@ -208,7 +208,13 @@ class Loader:
         async with self._memory:
             leaving = self._serving.let_go(former)
             del former  # it would hold what is to leave
-            gone = await self._in_thread(leaving.give_back)
+            try:
+                gone = await self._in_thread(leaving.give_back)
+            except RuntimeError as error:  # as many threads run as may
+                log.error(
+                    "the memory of a former bundle of %s is not given back (%s): restart the service", name, error
+                )
+                return False
         if not gone:
             log.warning("a former bundle of %s is still in use, maybe by a batch that does not end", name)
         return gone

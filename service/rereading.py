@@ -67,7 +67,9 @@ class KeysFile:
             if self._num_under_way < MAX_UNDER_WAY:
                 self._begin(number)
             else:
-                self._put_off(number)
+                self._put_off(
+                    number, f"{MAX_UNDER_WAY} readings are under way; where they hang, look at its file system"
+                )
         if self._clock_s() >= self._slow_at_s:
             self._slow_at_s = math.inf
             log.error(
@@ -78,25 +80,27 @@ class KeysFile:
             )
 
     def _begin(self, number: int) -> None:
-        self._num_begun = number
-        self._num_under_way += 1
-        self._slow_at_s = self._clock_s() + SLOW_S
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._run, args=[number, loop], name="keys", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # as many run as may
-            self._end(number, ConfigError(f"the keys file {self._path} was not read ({error}); send SIGHUP again"))
+            self._put_off(number, f"{error}; let the service have more threads")
+            return
+        self._num_begun = number
+        self._num_under_way += 1
+        self._slow_at_s = self._clock_s() + SLOW_S
 
-    def _put_off(self, number: int) -> None:
+    def _put_off(self, number: int, reason: str) -> None:
+        """Tell it once; it is begun when it can be."""
         if number == self._num_put_off:
             return
         self._num_put_off = number
         log.error(
-            "%d readings of the keys file %s hang, and until one comes back no other is begun: look at its file "
-            "system, or restart the service",
-            self._num_under_way,
+            "the keys file %s is not read again yet (%s); that is tried until it can be, or restart the service; "
+            "until then the former keys stay in force",
             self._path,
+            reason,
         )
 
     def _run(self, number: int, loop: asyncio.AbstractEventLoop) -> None:

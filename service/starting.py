@@ -15,7 +15,7 @@ FLAG, VARIABLE = "--api-keys", "SPARSEBERT_API_KEYS"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Serve. Raises what `service.cli.main` raises."""
+    """Serve. Raises what `service.cli.main` raises; with keys SIGHUP means nothing to the process afterwards."""
     with_keys = names_keys(arguments, os.environ)
     if with_keys:
         on_hangup(_pass_over)

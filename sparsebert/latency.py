@@ -74,11 +74,15 @@ class ShapeLatency(_Record):
 
 
 class LatencyTable(_Record):
-    """Everything that was measured on one machine for models of one hidden size and head size."""
+    """Everything that was measured on one machine for models of one hidden size and head size.
+
+    `embedding_size` is that of embeddings that are projected to the hidden size; None: they have that size.
+    """
 
     schema_version: Literal[1] = 1
     hidden_size: PositiveInt
     head_size: PositiveInt
+    embedding_size: PositiveInt | None = None
     threads: PositiveInt
     shapes: Annotated[tuple[ShapeLatency, ...], Field(min_length=1)]
     provenance: dict[str, str]

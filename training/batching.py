@@ -23,6 +23,15 @@ class EncodedExample:
     label: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodedSplits:
+    """Tokenised training and validation examples."""
+
+    train: Sequence[EncodedExample]
+    validation: Sequence[EncodedExample]
+    pad_id: int
+
+
 class Batch(NamedTuple):
     """Padded tensors [B, T], labels [B], and where the texts stand in the split."""
 

@@ -101,6 +101,11 @@ def _latency_cost(choice: LatencyChoice, dense: Geometry) -> CostModel:
                 f"it was measured for a hidden size of {table.hidden_size} and heads of {table.head_size}, and this "
                 f"model has {dense.hidden_size} and {dense.head_size}"
             )
+        if table.embedding_size != dense.embedding_size:
+            raise ValueError(
+                f"it was measured for embeddings of {table.embedding_size or table.hidden_size}, and those of this "
+                f"model have {dense.embedding_size or dense.hidden_size}"
+            )
         cost.cost(dense)
     except BundleError as error:  # it names the cure itself
         raise ConfigError(f"--latency-table: {error}") from error

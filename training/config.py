@@ -65,6 +65,13 @@ class TrainConfig:
             raise ConfigError(f"--seed is {self.seed}; it must be at least 0")
         if self.prunes and not self.sparse.epochs:
             raise ConfigError("--prune-epochs is 0, but there is something to prune; give more, or --sparsity 0")
+        if self.dense.frozen_layers or self.sparse.frozen_layers:
+            raise ConfigError("layers are frozen in recovery only")
+        if self.recovery.frozen_layers and not self.recovery.epochs:
+            raise ConfigError(
+                f"--freeze-layers {self.recovery.frozen_layers} is for the recovery, and --recovery-epochs is 0; give "
+                "it some, or leave the flag out"
+            )
         if self.search is not None and not self.budget.shares:
             raise ConfigError(
                 "--max-drop walks from one target to the next; give it some, as in --sparsity 0.5,0.67,0.8"

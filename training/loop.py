@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sparsebert.checkpoint import EvaluationPoint, LossPoint
 from sparsebert.errors import ConfigError, TrainingError
-from training.batching import EncodedExample, collate, plan_epoch
+from training.batching import EncodedSplits, collate, plan_epoch
 from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
 from training.modeling import SparseBertForSequenceClassification
@@ -66,15 +66,6 @@ class LoopConfig:
             raise ConfigError(f"--freeze-layers is {self.frozen_layers}; it must be at least 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and below 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSplits:
-    """Tokenised training and validation examples."""
-
-    train: Sequence[EncodedExample]
-    validation: Sequence[EncodedExample]
-    pad_id: int
 
 
 class StageLoop:

@@ -234,7 +234,7 @@ class Stages:
         )
 
     def _check_targets(self, dense: Geometry) -> None:
-        if self.config.recovery.frozen_layers >= dense.num_layers:
+        if self.config.prunes and self.config.recovery.frozen_layers >= dense.num_layers:
             raise ConfigError(
                 f"--freeze-layers {self.config.recovery.frozen_layers} leaves none of the model's {dense.num_layers} "
                 "layers to recover; give less"

@@ -20,10 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparsebert.errors import CheckpointError
-from training.batching import collate, plan_evaluation
+from training.batching import EncodedSplits, collate, plan_evaluation
 from training.distillation import TeacherAnswers
 from training.faults import disk_errors
-from training.loop import EncodedSplits
 from training.modeling import SparseBertForSequenceClassification
 
 logger = logging.getLogger(__name__)

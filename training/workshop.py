@@ -16,11 +16,10 @@ from sparsebert.checkpoint import RUN_FILE, Example, read_run
 from sparsebert.errors import ConfigError
 from sparsebert.files import check_writable
 from training.backbone import model_digest, resolve_backbone
-from training.batching import EncodedExample
+from training.batching import EncodedExample, EncodedSplits
 from training.config import TrainConfig
 from training.data import HOLDOUT, TextData, load_data
 from training.encoding import EncodedSplit, encode, load_tokenizer
-from training.loop import EncodedSplits
 from training.masking import Reduce, unchanged
 from training.modeling import SparseBertForSequenceClassification
 from training.precision import make_accelerator

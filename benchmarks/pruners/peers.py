@@ -254,6 +254,8 @@ def _recovery(config: dict[str, Any]) -> LoopConfig:
 def _told(config: dict[str, Any]) -> str:
     """All settings of the recovery and of what it learns from, but for how long and how fast."""
     others = {name: value for name, value in config["recovery"].items() if name not in ("epochs", "learning_rate")}
+    if not others.get("frozen_layers"):
+        others.pop("frozen_layers", None)  # results from before it was known are the same
     return json.dumps(others | config["distillation"], sort_keys=True)
 
 

@@ -151,6 +151,8 @@ def deploy(planned: Plan) -> list[Told]:
         serve.run(build(planned), name=APP, route_prefix="/")
     except RuntimeError as error:
         raise BundleError(f"the cluster cannot serve this: {_reason()}") from error
+    except RayActorError as error:
+        raise _not_started(error) from error
     handles = [serve.get_deployment_handle(name, APP) for name in planned.names]
     try:
         return [one for handle in handles for one in handle.broadcast("told").results(timeout_s=DEPLOYED_S)]
@@ -169,10 +171,7 @@ def _listen(wanted: Mapping[str, Any]) -> None:
             f"{str(error).splitlines()[-1]} Stop what listens there or choose another --port"
         ) from error
     except RayActorError as error:
-        raise ConfigError(
-            f"Ray Serve does not start on this cluster: {_first_line(error)}. Why is in the logs of the head machine "
-            "(/tmp/ray/session_latest/logs); run this again"
-        ) from error
+        raise _not_started(error) from error
     there = _get_global_client().http_config
     differing = [f"{name} {getattr(there, name)}" for name, value in wanted.items() if getattr(there, name) != value]
     if differing:
@@ -180,6 +179,13 @@ def _listen(wanted: Mapping[str, Any]) -> None:
             f"Ray Serve runs on this cluster already, and its proxies have {', '.join(differing)}; give --host, --port "
             f"and --request-timeout-s (which is {GRACE_S:g} s less) to fit, or end it first: serve shutdown"
         )
+
+
+def _not_started(error: RayActorError) -> ConfigError:
+    return ConfigError(
+        f"Ray Serve does not start on this cluster: {_first_line(error)}. Why is in the logs of the head machine "
+        "(/tmp/ray/session_latest/logs); run this again"
+    )
 
 
 def _reason() -> str:

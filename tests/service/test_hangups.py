@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Self
@@ -146,15 +146,29 @@ def test_keys_change_under_traffic_and_a_broken_file_changes_nothing(models_fold
     assert not any(plain in log for plain, _ in (KEPT, LEAKED, NEW))
 
 
+def opened_for(pipe: Path) -> int:
+    """The end to write of a pipe that another process opened, or opens soon, to read."""
+    found: list[int] = []
+
+    def is_open() -> bool:
+        with suppress(OSError):  # ENXIO: nobody reads yet
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    wait_until(is_open)
+    return found[0]
+
+
 def test_keys_that_change_while_bundles_load_are_read_again(models_folder: Path, tmp_path: Path) -> None:
     path, broken = tmp_path / "keys", models_folder / "reviews" / "odd"
     write(path, LEAKED)
     broken.mkdir()
     os.mkfifo(broken / "manifest.json")
     with begun(models_folder, "--threads", "1", "--api-keys", str(path)) as service:
-        with (broken / "manifest.json").open("w"):  # open when the service is, to read it
-            write(path, NEW)
-            service.process.send_signal(signal.SIGHUP)
+        asked = opened_for(broken / "manifest.json")
+        write(path, NEW)
+        service.process.send_signal(signal.SIGHUP)
+        os.close(asked)
         with calling(service) as watching, calling(service, LEAKED) as former, calling(service, NEW) as new:
             wait_until(lambda: watching.number(SUCCESSFUL) == 1)
             assert (former.predict(), new.predict()) == (401, 200)

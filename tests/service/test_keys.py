@@ -1,5 +1,7 @@
 """Keys are told once, stored as hashes, and a bad file is one sentence."""
 
+import errno
+import fcntl
 import io
 import json
 import logging
@@ -172,6 +174,45 @@ class Parts(io.FileIO):
 
 def in_parts(opened: int, mode: str, buffering: int = -1) -> io.FileIO | io.BufferedReader:
     return io.BufferedReader(Parts(opened)) if buffering else Parts(opened)
+
+
+def test_who_adds_a_key_waits_for_others_before_it_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.jsonl"
+
+    def others_first(opened: int, operation: int) -> None:
+        assert operation == fcntl.LOCK_EX
+        path.write_text(f"{write_line(KEY)}\n")
+
+    monkeypatch.setattr(fcntl, "flock", others_first)
+    assert run(["key", "--api-keys", str(path), "--name", KEY.name]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"there is a key named {KEY.name} in {path} already; choose another --name\n"
+    )
+    assert path.read_text() == f"{write_line(KEY)}\n"
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(opened: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "keys.jsonl"
+    assert run(["key", "--api-keys", str(path), "--name", "ci"]) == 1
+    assert capsys.readouterr().err == (
+        f"sparsebert key: {path} cannot be locked (No locks available); name a file of another file system\n"
+    )
+
+
+@pytest.mark.usefixtures("capsys")  # what is told needs no file there
+def test_no_empty_file_is_left_where_there_is_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    with no_file_larger_than(0):
+        assert run(["key", "--api-keys", str(path), "--name", "ci"]) == 1
+    assert not path.exists()
 
 
 def test_a_read_that_comes_in_parts_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ async def test_keys_are_as_old_as_the_beginning_of_their_reading(tmp_path: Path)
     assert watched.told() == (1, 1500)
 
 
-async def test_a_reading_for_which_there_is_no_thread_is_told_and_the_next_one_reads(
+async def test_a_reading_for_which_there_is_no_thread_is_told_once_and_begun_when_there_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(thread: threading.Thread) -> None:
@@ -116,17 +116,34 @@ async def test_a_reading_for_which_there_is_no_thread_is_told_and_the_next_one_r
     watched = Watched(path)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        for number in range(1, MAX_UNDER_WAY + 2):
+        for number in (1, 1, 2):
             watched.follow(number)
-    assert len(told_by_it(caplog)) == MAX_UNDER_WAY + 1
-    assert told_by_it(caplog)[0].getMessage() == (
-        f"the keys file {path} was not read (can't start new thread); send SIGHUP again; until it is read again the "
-        "former keys stay in force"
+    sentence = (
+        f"the keys file {path} is not read again yet (can't start new thread; let the service have more threads); that "
+        "is tried until it can be, or restart the service; until then the former keys stay in force"
     )
+    assert [record.getMessage() for record in told_by_it(caplog)] == 2 * [sentence]
     assert (watched.names, watched.told()) == (["first"], (0, 1000))
-    watched.follow(MAX_UNDER_WAY + 2)
+    watched.follow(2)
     await until(lambda: watched.told() == (1, 1500))
     assert watched.names == ["second"]
+
+
+async def test_a_reading_under_way_counts_though_the_next_has_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "keys"
+    write(path, SECOND)
+    watched = Watched(path)
+    watched.follow(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        watched.follow(2)
+    await until(lambda: watched.names == ["second"])
+    assert watched.told() == (0, 1500)  # the second was asked for, and is not read
 
 
 @pytest.mark.parametrize("broken", ["absent", "bad line", "empty", "writable", "no text", "a pipe", "large"])
@@ -246,8 +263,8 @@ async def test_readings_that_hang_do_not_pile_up(tmp_path: Path, caplog: pytest.
         watched.follow(number)
     assert len(told_by_it(caplog)) == 2
     assert told_by_it(caplog)[0].getMessage() == (
-        f"8 readings of the keys file {tmp_path} hang, and until one comes back no other is begun: look at its file "
-        "system, or restart the service"
+        f"the keys file {tmp_path} is not read again yet (8 readings are under way; where they hang, look at its file "
+        "system); that is tried until it can be, or restart the service; until then the former keys stay in force"
     )
     for number in range(1, MAX_UNDER_WAY + 1):
         reader.let_go(number, FIRST, SECOND)

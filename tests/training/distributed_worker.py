@@ -14,14 +14,14 @@ from torch import Tensor
 
 from sparsebert.cli import run
 from sparsebert.masks import MaskSet
-from training.batching import EncodedExample
+from training.batching import EncodedExample, EncodedSplits
 from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.data import DataConfig
 from training.distillation import LabelObjective
 from training.geometry import geometry_of
 from training.loading import load_dense
-from training.loop import EncodedSplits, LoopConfig, StageLoop
+from training.loop import LoopConfig, StageLoop
 from training.modeling import SparseBertForSequenceClassification
 from training.pruner import Pruner, PruningConfig
 from training.regularization import RegularizerConfig

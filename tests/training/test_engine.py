@@ -139,7 +139,7 @@ def test_what_is_saved_is_what_was_judged(config, tmp_path):
     )
 
 
-def test_a_speed_up_is_met_by_the_table(config, tmp_path):
+def test_a_speed_up_is_met_by_the_table(config, tmp_path, capsys):
     curve = Curve(units=(0, 1, 4), times_ms=(0.0, 1.0, 2.0))
     neurons = Curve(units=(0, 8, 24), times_ms=(0.0, 2.0, 4.0))
     shape = ShapeLatency(
@@ -152,9 +152,13 @@ def test_a_speed_up_is_met_by_the_table(config, tmp_path):
     assert run([*words, "--target-speedup", "2"]) == 0
     record = read_run(tmp_path / "run" / "sparse")
     assert 0.5 <= record.removed_share < 0.55
-    other = table.model_copy(update={"hidden_size": 64})
-    (tmp_path / "table.json").write_text(other.model_dump_json())
-    assert run([*words, "--target-speedup", "3"]) == 1
+    for update, reason in (
+        ({"hidden_size": 64}, "it was measured for a hidden size of 64 and heads of 4, and this model has 16 and 4"),
+        ({"embedding_size": 8}, "it was measured for embeddings of 8, and those of this model have 16"),
+    ):
+        (tmp_path / "table.json").write_text(table.model_copy(update=update).model_dump_json())
+        assert run([*words, "--target-speedup", "3"]) == 1
+        assert f"{reason}; make one with 'sparsebert latency-table'" in capsys.readouterr().err
 
 
 def test_a_search_ends_with_the_largest_that_is_good_enough(config, tmp_path):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from training.batching import EncodedExample
+from training.batching import EncodedExample, EncodedSplits
 from training.distillation import LabelObjective
 from training.loading import load_dense
-from training.loop import EncodedSplits, LoopConfig, StageLoop
+from training.loop import LoopConfig, StageLoop
 from training.snapshot import SnapshotFile
 
 

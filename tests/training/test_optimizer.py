@@ -5,9 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparsebert.cli import run
 from sparsebert.errors import ConfigError
+from training.budget import BudgetConfig
 from training.config import TrainConfig
+from training.flags import build_config, build_parser, no_flags
 from training.geometry import geometry_of
 from training.loading import load_dense
 from training.loop import LoopConfig
@@ -66,11 +67,21 @@ def test_one_layer_at_least_recovers(run_config: TrainConfig, tmp_path, bert_dir
         LoopConfig(epochs=1, frozen_layers=-1)
 
 
-def test_the_flag_is_for_recovery_alone(run_config: TrainConfig, tmp_path, capsys):
-    words = ["train", "--output", str(tmp_path), "--sparsity", "0.5", "--freeze-layers", "99"]
-    data = ["--model", run_config.model, "--data-dir", str(run_config.data.data_dir), "--track", "none"]
-    assert run([*words, *data]) == 1
-    assert "--freeze-layers 99 leaves none" in capsys.readouterr().err
+def test_the_flag_is_for_recovery_alone():
+    words = ["--output", "run", "--sparsity", "0.5", "--freeze-layers", "2"]
+    config = build_config(build_parser().parse_args(words, namespace=no_flags()))
+    assert [one.frozen_layers for one in (config.dense, config.sparse, config.recovery)] == [0, 0, 2]
+
+
+def test_layers_are_frozen_where_there_is_a_recovery_of_them(run_config: TrainConfig, tmp_path):
+    frozen = replace(run_config.recovery, frozen_layers=1)
+    with pytest.raises(ConfigError, match="--freeze-layers 1 is for the recovery, and --recovery-epochs is 0; give it"):
+        replace(run_config, recovery=replace(frozen, epochs=0))
+    with pytest.raises(ConfigError, match="layers are frozen in recovery only"):
+        replace(run_config, sparse=frozen)
+    dense_only = replace(run_config, budget=BudgetConfig(), recovery=replace(frozen, frozen_layers=99))
+    run_training(replace(dense_only, dense=replace(run_config.dense, epochs=1)), tmp_path)
+    assert (tmp_path / "dense").exists()
 
 
 def test_runs_from_before_layers_could_be_frozen_are_the_same(run_config: TrainConfig):
