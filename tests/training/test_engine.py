@@ -148,8 +148,8 @@ def test_a_speed_up_is_met_by_the_table(config, tmp_path, capsys):
     )  # fmt: skip
     table = LatencyTable(hidden_size=16, head_size=4, threads=1, shapes=(shape,), provenance={})
     (tmp_path / "table.json").write_text(table.model_dump_json())
-    words = [*flags_of(config, tmp_path / "run"), "--latency-table", str(tmp_path / "table.json")]
-    assert run([*words, "--target-speedup", "2"]) == 0
+    measured = ["--latency-table", str(tmp_path / "table.json")]
+    assert run([*flags_of(config, tmp_path / "run"), *measured, "--target-speedup", "2"]) == 0
     record = read_run(tmp_path / "run" / "sparse")
     assert 0.5 <= record.removed_share < 0.55
     for update, reason in (
@@ -157,7 +157,7 @@ def test_a_speed_up_is_met_by_the_table(config, tmp_path, capsys):
         ({"embedding_size": 8}, "it was measured for embeddings of 8, and those of this model have 16"),
     ):
         (tmp_path / "table.json").write_text(table.model_copy(update=update).model_dump_json())
-        assert run([*words, "--target-speedup", "3"]) == 1
+        assert run([*flags_of(config, tmp_path / "other"), *measured, "--target-speedup", "3"]) == 1
         assert f"{reason}; make one with 'sparsebert latency-table'" in capsys.readouterr().err
 
 

@@ -55,7 +55,7 @@ def test_libraries_have_errors_of_their_own(tmp_path):
 
 def test_commands_tell_a_folder_that_may_not_be_entered():
     imports = "import sys, training.cli, training.prune_cli, training.sensitivity_cli, training.unstructured.cli\n"
-    imports += "import training.sweep.cli\nfrom sparsebert.cli import run"
+    imports += "import training.run, training.sweep.cli, training.unstructured.stage\nfrom sparsebert.cli import run"
     with locked_folder() as folder:
         commands = [
             ["train", "--output", str(folder)],
