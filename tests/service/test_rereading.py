@@ -105,17 +105,18 @@ async def test_keys_are_as_old_as_the_beginning_of_their_reading(tmp_path: Path)
     assert watched.told() == (1, 1500)
 
 
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def test_a_reading_for_which_there_is_no_thread_is_told_once_and_begun_when_there_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     path = tmp_path / "keys"
     write(path, SECOND)
     watched = Watched(path)
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", start)
+        patched.setattr(threading.Thread, "start", no_more_threads)
         for number in (1, 1, 2):
             watched.follow(number)
     sentence = (
@@ -132,15 +133,12 @@ async def test_a_reading_for_which_there_is_no_thread_is_told_once_and_begun_whe
 async def test_a_reading_under_way_counts_though_the_next_has_no_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     path = tmp_path / "keys"
     write(path, SECOND)
     watched = Watched(path)
     watched.follow(1)
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", start)
+        patched.setattr(threading.Thread, "start", no_more_threads)
         watched.follow(2)
     await until(lambda: watched.names == ["second"])
     assert watched.told() == (0, 1500)  # the second was asked for, and is not read
