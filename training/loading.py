@@ -5,6 +5,7 @@ Knows nothing about which folder or name a `--model` stands for.
 """
 
 import logging
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -105,15 +106,21 @@ def _own_config(name_or_path: str, theirs: PreTrainedConfig) -> SparseBertConfig
 def _compare_labels(name_or_path: str, theirs: PreTrainedConfig, own: SparseBertConfig) -> None:
     """What a model that is taken as it is calls its answers, against what the data call them."""
     names, wanted = _label_names(theirs), _label_names(own)
-    folded, expected = ([name.casefold() for name in labels] for labels in (names, wanted))
-    if folded == expected or folded == [f"label_{index}" for index in range(len(expected))]:
+    if _mean_the_same(names, wanted):
         return
+    folded, expected = ([name.casefold() for name in labels] for labels in (names, wanted))
     told = f"{name_or_path} answers {', '.join(names)}, the data have {', '.join(wanted)}"
     if len(folded) != len(expected) or sorted(folded) == sorted(expected):
         raise BackboneError(
             f"{told}; it can't be taken as it is: give --epochs at least 1 for a classifier of these labels"
         )
     logger.warning("%s; they are taken for the same, in this order", told)
+
+
+def _mean_the_same(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a classifier's answers are called as the data's labels are, or have only numbers for names."""
+    folded = [name.casefold() for name in names]
+    return folded in ([name.casefold() for name in wanted], [f"label_{index}" for index in range(len(wanted))])
 
 
 def _label_names(config: PreTrainedConfig) -> list[str]:
@@ -141,6 +148,11 @@ def _load(
     if any(key.startswith("classifier.") for key in other_sizes):
         logger.warning(
             "%s: its classifier of %s is replaced by a new one: the data have %s",
+            name_or_path, ", ".join(names), ", ".join(wanted),
+        )  # fmt: skip
+    elif not (whole or any(key.startswith("classifier.") for key in missing) or _mean_the_same(names, wanted)):
+        logger.warning(
+            "%s: its classifier of %s is where the fine-tuning starts: the data have %s, in this order",
             name_or_path, ", ".join(names), ", ".join(wanted),
         )  # fmt: skip
     weights = model.state_dict()

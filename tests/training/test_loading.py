@@ -55,12 +55,23 @@ def test_a_classifier_of_other_labels_that_is_replaced_is_told(reviewer, tmp_pat
     assert torch.equal(loaded.bert.embeddings.word_embeddings.weight, theirs.bert.embeddings.word_embeddings.weight)
 
 
+def test_a_classifier_of_as_many_labels_of_other_names_that_is_kept_is_told(reviewer, tmp_path, caplog):
+    save, load = reviewer
+    theirs = save("yes", "no")
+    loaded = load(whole=False)
+    told = (
+        f"{tmp_path}: its classifier of yes, no is where the fine-tuning starts: the data have no, yes, in this order"
+    )
+    assert [record.getMessage() for record in caplog.records if record.name == "training.loading"] == [told]
+    assert torch.equal(loaded.classifier.weight, theirs.classifier.weight)
+
+
 def test_a_classifier_that_is_kept_or_was_never_there_is_not_told(reviewer, bert_dir, caplog):
     save, load = reviewer
     theirs = save("no", "yes")
     assert torch.equal(load(whole=False).classifier.weight, theirs.classifier.weight)
     load_dense(str(bert_dir), id2label=dict(enumerate("abc")))
-    assert "is replaced" not in caplog.text
+    assert not [record for record in caplog.records if record.name == "training.loading"]
 
 
 def test_an_encoder_without_classifier_is_not_whole(bert_dir):
