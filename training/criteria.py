@@ -10,10 +10,11 @@ from training.importance.fisher import FisherImportance
 from training.importance.gate import GateImportance
 from training.importance.gradient import GradientImportance
 from training.importance.magnitude import MagnitudeImportance
+from training.importance.margin import MarginImportance
 from training.importance.movement import MovementImportance
 from training.importance.random import RandomImportance
 
-ImportanceName = Literal["gradient", "fisher", "activation", "magnitude", "movement", "random", "gate"]
+ImportanceName = Literal["gradient", "fisher", "activation", "magnitude", "movement", "random", "gate", "margin"]
 
 _MAKERS: dict[str, Callable[[], Importance]] = {
     "gradient": GradientImportance,
@@ -22,8 +23,10 @@ _MAKERS: dict[str, Callable[[], Importance]] = {
     "magnitude": MagnitudeImportance,
     "movement": MovementImportance,
     "gate": GateImportance,
+    "margin": MarginImportance,
 }
 IMPORTANCE_NAMES = (*_MAKERS, "random")
+STANDING = "margin"  # judges units of a model that does not train meanwhile
 
 
 def check_importance(name: str) -> None:

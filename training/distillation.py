@@ -29,9 +29,13 @@ class TeacherAnswers(NamedTuple):
 
 
 class Objective(Protocol):
-    """A loss over one batch; `indices_B` are the positions of the batch's texts in the training split."""
+    """A loss over one batch; `indices_B` are the positions of the batch's texts in the training split.
+
+    `teaches`: whether weights are to follow its gradients; if not, only gates get any.
+    """
 
     needs_states: bool
+    teaches: bool
 
     def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:
         """A scalar, mean over the batch, float32; `alive_L` says which layers of the student still compute."""
@@ -41,6 +45,7 @@ class LabelObjective:
     """Mean cross-entropy with the labels."""
 
     needs_states = False
+    teaches = True
 
     def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:  # noqa: ARG002 (protocol)
         return functional.cross_entropy(answer.logits_BC.float(), labels_B)
@@ -71,6 +76,8 @@ class DistillationObjective:
     Knowledge Distillation", section 3.2, without its normalisation), after the layers that `compared_layers` names.
     """
 
+    teaches = True
+
     def __init__(self, teacher: TeacherAnswers, config: DistillationConfig) -> None:
         self.needs_states = config.states_weight > 0
         self._teacher = teacher
@@ -92,6 +99,32 @@ class DistillationObjective:
         return loss + self._config.states_weight * _states_error(
             answer.states_LBD, self._teacher.states_LND[:, rows_B], compared_layers(alive_L)
         )
+
+
+class MarginObjective:
+    """Its gradient is that of sqrt(p (1 - p)) * margin, mean over the batch; its value the cross-entropy with labels.
+
+    The margin is by how much the best logit is ahead of the second best, p = sigmoid(margin / T), held constant: how
+    open the answer is. The square of such a gradient is a diagonal entry of the generalised Gauss-Newton matrix of
+    the distillation loss at temperature T, where student and teacher agree (Martens 2020, "New Insights and
+    Perspectives on the Natural Gradient Method", section 8); exact for two classes, and between the two best of
+    more. The loss with labels has hardly a gradient where a trained model is right and sure, so that a few texts,
+    wrong or mislabelled, would judge all units.
+    """
+
+    needs_states = False
+    teaches = False
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+
+    def loss(self, answer: Answer, labels_B: Tensor, indices_B: list[int], alive_L: Sequence[bool]) -> Tensor:  # noqa: ARG002 (protocol)
+        logits_BC = answer.logits_BC.float()
+        best_B, second_B = logits_BC.topk(2, dim=-1).values.unbind(dim=-1)
+        margin_B = best_B - second_B
+        sure_B = torch.sigmoid(margin_B.detach() / self._temperature)
+        felt = ((sure_B * (1.0 - sure_B)).sqrt() * margin_B).mean()
+        return functional.cross_entropy(logits_BC.detach(), labels_B) + felt - felt.detach()
 
 
 def compared_layers(alive_L: Sequence[bool]) -> list[int]:

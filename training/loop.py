@@ -24,11 +24,11 @@ from training.batching import EncodedSplits, collate, plan_epoch
 from training.distillation import Answer, Objective
 from training.evaluation import accuracy, predict_logits
 from training.modeling import SparseBertForSequenceClassification
-from training.optimizer import new_optimizer
+from training.optimizer import NoOptimizer, new_optimizer
 from training.ranges import check_epochs, check_learning_rate
 from training.schedule import learning_rate_factor
 from training.sharding import micro_batches
-from training.snapshot import SnapshotFile
+from training.snapshot import SnapshotFile, random_state, set_random_state
 from training.sparsifier import Sparsifier, Unpruned
 from training.tracking import Track, track_nothing
 
@@ -116,14 +116,13 @@ class StageLoop:
         if accelerator.device.type == "cpu":
             model.set_attn_implementation("eager")  # its backward pass is faster than SDPA's there (docs/results.md)
         self._pruner.to(accelerator.device)
-        others = self._pruner.parameter_groups(self._num_steps)
-        optimizer = new_optimizer(
-            model, config.learning_rate, config.weight_decay, config.train_embeddings, others,
-            frozen_layers=config.frozen_layers,
-        )  # fmt: skip
         self._plain = model
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=self._pruner.may_skip_blocks)
-        self._model: Any = accelerator.prepare(model)
+        optimizer = new_optimizer(
+            model, config.learning_rate, config.weight_decay, config.train_embeddings,
+            self._pruner.parameter_groups(self._num_steps), frozen_layers=config.frozen_layers,
+        ) if objective.teaches else NoOptimizer(model)  # fmt: skip
+        self._model: Any = accelerator.prepare_model(model, evaluation_mode=not objective.teaches)
         self._optimizer: Any = accelerator.prepare(optimizer)
 
     @property
@@ -157,7 +156,7 @@ class StageLoop:
 
     def _train_step(self, indices_B: list[int]) -> None:
         """One optimiser step, over micro-batches and processes."""
-        self._model.train()
+        self._model.train(self._objective.teaches)
         factor = learning_rate_factor(self._step, self._num_steps, self._config.warmup_share)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak_lr"] * (1.0 if group.get("constant") else factor)
@@ -175,7 +174,8 @@ class StageLoop:
         scale = 1.0 if scaler is None else scaler.get_scale()
         num_texts = sum(len(own_B) for own_B, weight in micro if weight)
         self._pruner.after_backward(self._step, self._num_steps, scale, num_texts)
-        accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
+        if self._objective.teaches:
+            accelerator.clip_grad_norm_(self._model.parameters(), self._config.max_gradient_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._loss_steps += 1
@@ -273,14 +273,13 @@ class StageLoop:
         if not all(bool(parameter.isfinite().all()) for parameter in self._plain.parameters()):
             raise self._diverged(math.nan)
         scaler = self._accelerator.scaler  # of fp16
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._snapshot.save(
             {
                 "step": self._step,
                 "model": self._plain.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+                "random": random_state(),
                 "pruner": self._pruner.state(),
                 "evaluations": [point.model_dump() for point in self.evaluations],
                 "losses": [point.model_dump() for point in self.losses],
@@ -309,9 +308,7 @@ class StageLoop:
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state["scaler"])
         if self._accelerator.num_processes == 1:
-            torch.set_rng_state(state["random"]["cpu"])
-            if state["random"]["cuda"]:
-                torch.cuda.set_rng_state_all(state["random"]["cuda"])
+            set_random_state(state["random"])
         else:  # the snapshot holds the first process's generators only
             torch.manual_seed(self._seed + 7919 * self._step + self._accelerator.process_index)
         self._pruner.restore(state["pruner"])

@@ -1,4 +1,4 @@
-"""AdamW over a model's weights and what else is learned: which of them decay, and their peak learning rates.
+"""AdamW over a model's weights and what else is learned: which of them decay, and their peak rates; or over nothing.
 
 Knows nothing about schedules or steps.
 """
@@ -44,3 +44,24 @@ def new_optimizer(
         *others,
     ]
     return torch.optim.AdamW(groups, fused=True)
+
+
+class NoOptimizer:
+    """For a stage whose objective does not teach: the weights get no gradients, which makes a step cheaper."""
+
+    def __init__(self, model: SparseBertForSequenceClassification) -> None:
+        model.requires_grad_(False)
+        self.param_groups: list[dict[str, Any]] = []
+
+    def step(self) -> None:
+        """Nothing moves."""
+
+    def zero_grad(self) -> None:
+        """Nothing has gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing was kept."""

@@ -17,7 +17,7 @@ from sparsebert.errors import ConfigError
 from sparsebert.geometry import Geometry, head_parameters, neuron_parameters
 from sparsebert.masks import BoolArray, MaskSet
 from training.costs import CostModel
-from training.criteria import ImportanceName, check_importance, make_importance
+from training.criteria import STANDING, ImportanceName, check_importance, make_importance
 from training.importance import Importance, RunningScores, Signals, UnitScores, balanced
 from training.masking import Reduce, unchanged
 from training.modeling import SparseBertForSequenceClassification, UnitGates
@@ -50,10 +50,24 @@ class PruningConfig:
         check_importance(self.importance)
         if self.importance == "gate" and self.regularizer.name not in ("l1", "l0"):
             raise ConfigError("--importance gate needs gates that are learned: add --regularizer l1 or l0")
+        self._check_standing()
         if self.update_every_steps < 1:
             raise ConfigError(f"masks are updated every {self.update_every_steps} steps; it must be at least 1")
         if not 0.0 <= self.score_decay < 1.0:
             raise ConfigError(f"the decay of scores is {self.score_decay}; it must be at least 0 and below 1")
+
+    def _check_standing(self) -> None:
+        """What only training gives a meaning to needs a criterion that lets the model train."""
+        needs = []
+        if self.ramp.shape != "one-shot":
+            needs.append(f"--schedule {self.ramp.shape}")
+        if self.regularizer.name != "none":
+            needs.append(f"--regularizer {self.regularizer.name}")
+        if self.importance == STANDING and needs:
+            raise ConfigError(
+                f"{' and '.join(needs)} would have the model train while units leave, and --importance {STANDING} "
+                "judges one that stands still: add --importance gradient"
+            )
 
 
 class Pruner:

@@ -85,3 +85,18 @@ class SnapshotFile:
     def delete(self) -> None:
         """Forget the state; nothing happens when there is none."""
         self._path.unlink(missing_ok=True)
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch's generators in this process: the CPU's, and one for each GPU."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

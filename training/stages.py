@@ -25,7 +25,8 @@ from training.budget import missed_budget
 from training.checkpoint import MaskedCheckpoint, load_checkpoint
 from training.compaction import compact, expand
 from training.config import TrainConfig
-from training.distillation import DistillationObjective, LabelObjective, Objective
+from training.criteria import STANDING
+from training.distillation import DistillationObjective, LabelObjective, MarginObjective, Objective
 from training.geometry import geometry_of
 from training.judging import CALIBRATION_EXAMPLES, Trained, cost_of, save_stage
 from training.loading import load_dense
@@ -153,6 +154,8 @@ class Stages:
             before.model, before.masks, dense, self.config.pruning, ramp, cost_of(self.shop, dense),
             seed=self.config.seed, reduce=self.shop.reduce,
         )  # fmt: skip
+        if self.config.pruning.importance == STANDING:
+            objective = MarginObjective(self.config.distillation.temperature)
         loop = self.loop(name, before.model, self.config.sparse, objective, fingerprint, pruner)
         loop.run()
         changed_last, began_s, began_cpu_s = pruner.masks_before(loop.num_steps), time.monotonic(), time.process_time()

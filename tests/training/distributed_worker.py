@@ -18,7 +18,7 @@ from training.batching import EncodedExample, EncodedSplits
 from training.budget import BudgetConfig
 from training.config import TrainConfig
 from training.data import DataConfig
-from training.distillation import LabelObjective
+from training.distillation import LabelObjective, MarginObjective, Objective
 from training.geometry import geometry_of
 from training.loading import load_dense
 from training.loop import LoopConfig, StageLoop
@@ -42,7 +42,9 @@ CASES = {
     "movement, l1": replace(PRUNING, importance="movement", regularizer=RegularizerConfig(name="l1")),
     "gate, l0": replace(PRUNING, importance="gate", regularizer=RegularizerConfig(name="l0")),
     "activation": replace(PRUNING, importance="activation"),
+    "margin": PruningConfig(importance="margin", ramp=RampConfig(shape="one-shot", frozen_share=0.0), rules=RULES),
 }
+OBJECTIVES = {"margin": MarginObjective(2.0)}
 NUM_TEXTS = 26  # the last batch has one text, so that one process has none
 
 
@@ -81,7 +83,7 @@ class Stage:
     def accelerator(self) -> Accelerator:
         return self._shop.accelerator
 
-    def run(self, objective: LabelObjective | None = None, snapshot: str = "stage") -> dict[str, Tensor]:
+    def run(self, objective: Objective | None = None, snapshot: str = "stage") -> dict[str, Tensor]:
         """What the stage leaves: weights, masks, scores and what the pruner learned, each as one row."""
         torch.manual_seed(3)
         model = load_dense(self._bert).double()  # rounding decides nothing then
@@ -127,7 +129,7 @@ def main(bert: str, folder: Path, words: list[str]) -> int:
     found = {}
     for name, pruning in CASES.items():
         stage = Stage(bert, folder, pruning, NUM_TEXTS)
-        found[name] = gathered(stage.accelerator, stage.run(snapshot=name))
+        found[name] = gathered(stage.accelerator, stage.run(OBJECTIVES.get(name), snapshot=name))
     stage = Stage(bert, folder, CASES["fisher"], NUM_TEXTS)
     try:
         stage.run(StoppingObjective(9), snapshot="stopped")

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from sparsebert.errors import ConfigError
 from training.distillation import (
@@ -9,6 +10,7 @@ from training.distillation import (
     DistillationConfig,
     DistillationObjective,
     LabelObjective,
+    MarginObjective,
     TeacherAnswers,
     compared_layers,
 )
@@ -35,6 +37,33 @@ def test_an_equal_student_has_nothing_to_learn_from_the_teacher():
     logits = torch.tensor([[1.0, -2.0, 0.5]])
     objective = DistillationObjective(TeacherAnswers(logits), DistillationConfig(teacher_share=1.0))
     assert float(objective.loss(Answer(logits), LABELS, [0], ALIVE)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_margin_tells_the_loss_but_pulls_at_the_answer():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 6.0, 5.0]], requires_grad=True)  # margins 2 and 1
+    labels = torch.tensor([0, 2])
+    loss = MarginObjective(2.0).loss(Answer(logits), labels, [0, 1], ALIVE)
+    assert float(loss.detach()) == pytest.approx(float(functional.cross_entropy(logits.detach(), labels)))
+    loss.backward()
+    sure = [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-0.5))]
+    pull = [math.sqrt(p * (1 - p)) / 2 for p in sure]  # of two texts
+    expected = [[pull[0], -pull[0], 0], [0, pull[1], -pull[1]]]
+    assert torch.allclose(logits.grad, torch.tensor(expected), atol=1e-6)
+
+
+def test_the_square_of_a_margins_pull_is_the_curvature_of_the_teachers_loss():
+    logits, way = torch.tensor([[1.5, -0.7]], dtype=torch.float64), torch.tensor([0.3, -0.9], dtype=torch.float64)
+    teacher = DistillationObjective(TeacherAnswers(logits), DistillationConfig(temperature=3.0, teacher_share=1.0))
+    moved = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    margin = MarginObjective(3.0).loss(Answer(logits + moved * way), LABELS, [0], ALIVE)
+    (pull,) = torch.autograd.grad(margin, moved)
+
+    def divergence(by):
+        return teacher.loss(Answer(logits + by * way), LABELS, [0], ALIVE)
+
+    curvature = torch.autograd.functional.hessian(divergence, torch.zeros((), dtype=torch.float64))
+    assert float(curvature) > 0.1
+    assert float(pull) ** 2 == pytest.approx(float(curvature), rel=1e-4)
 
 
 def test_states_are_compared_where_a_layer_answers_for_them():

@@ -45,7 +45,7 @@ def found(launched) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(launched[0] / "found.pt")
 
 
-@pytest.mark.parametrize("case", ["fisher", "gradient", "movement, l1", "gate, l0", "activation"])
+@pytest.mark.parametrize("case", ["fisher", "gradient", "movement, l1", "gate, l0", "activation", "margin"])
 def test_all_processes_hold_the_same(found, case):
     assert {part: torch.equal(*rows) for part, rows in found[case].items()} == {
         "weights": True, "masks": True, "scores": True, "learned": True,
@@ -53,12 +53,12 @@ def test_all_processes_hold_the_same(found, case):
     assert 20 < int(found[case]["masks"][0].sum()) < 80  # of 84 units
 
 
-@pytest.mark.parametrize("case", ["fisher", "gradient", "movement, l1"])
+@pytest.mark.parametrize("case", ["fisher", "gradient", "movement, l1", "margin"])
 def test_two_processes_learn_what_one_does(found, case, bert_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     worker = runpy.run_path(str(WORKER))
     stage = worker["Stage"](str(bert_dir), tmp_path, worker["CASES"][case], worker["NUM_TEXTS"])
-    alone = stage.run()
+    alone = stage.run(worker["OBJECTIVES"].get(case))
     assert torch.equal(alone["masks"], found[case]["masks"][0])
     for part in ("weights", "scores", "learned"):
         torch.testing.assert_close(found[case][part][0], alone[part], rtol=0, atol=1e-5)

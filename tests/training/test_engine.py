@@ -61,6 +61,7 @@ def flags_of(config: TrainConfig, output: Path) -> list[str]:
         "--importance gradient",
         "--importance activation --schedule linear",
         "--importance magnitude --schedule one-shot",
+        "--importance margin --schedule one-shot",
         "--schedule one-shot --repair",
         "--importance movement --no-reactivation",
         "--importance random --schedule sigmoid",

@@ -4,10 +4,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from sparsebert.masks import MaskSet
 from training.batching import EncodedExample, EncodedSplits
-from training.distillation import LabelObjective
+from training.costs import ParameterCost
+from training.distillation import LabelObjective, MarginObjective
+from training.geometry import geometry_of
 from training.loading import load_dense
 from training.loop import LoopConfig, StageLoop
+from training.pruner import Pruner, PruningConfig
+from training.schedule import RampConfig, SparsityRamp
 from training.snapshot import SnapshotFile
 
 
@@ -22,14 +27,22 @@ class Counting(LabelObjective):
         return 0.0 * answer.logits_BC.sum() + float(self.calls)
 
 
-def a_loop(bert_dir, folder, objective, every_s=0.0):
+def a_loop(bert_dir, folder, objective, every_s=0.0, pruning=None):
+    torch.manual_seed(0)  # the classifier
+    model = load_dense(str(bert_dir))
     texts = [EncodedExample([2, 7, 8, 3], [0] * 4, index % 2) for index in range(50)]
     return StageLoop(
-        name="stage", model=load_dense(str(bert_dir)), data=EncodedSplits(train=texts, validation=texts[:4], pad_id=0),
+        name="stage", model=model, data=EncodedSplits(train=texts, validation=texts[:4], pad_id=0),
         objective=objective, config=LoopConfig(epochs=1, batch_size=1), accelerator=Accelerator(cpu=True),
         snapshot=SnapshotFile(folder / "stage.pt", "stage", every_s), seed=0,
-        cpu_clock_s=count().__next__,
+        cpu_clock_s=count().__next__, pruner=pruning and a_pruner(model, pruning),
     )  # fmt: skip
+
+
+def a_pruner(model, pruning):
+    dense = geometry_of(model)
+    masks = MaskSet.dense(dense.num_layers, dense.heads_L[0], dense.neurons_L[0])
+    return Pruner(model, masks, dense, pruning, SparsityRamp(final=0.5, config=pruning.ramp), ParameterCost())
 
 
 def test_a_loss_point_is_of_the_steps_since_the_one_before(bert_dir, tmp_path):
@@ -74,3 +87,17 @@ def test_losses_survive_a_kill(bert_dir, tmp_path):
     assert [(point.step, point.training_loss) for point in again.evaluations] == [(50, 25.5)]
     assert again.cpu_s == 50
     assert torch.isfinite(next(iter(load_dense(str(bert_dir)).parameters()))).all()
+
+
+def test_what_does_not_teach_leaves_the_weights_as_they_are_and_without_gradients(bert_dir, tmp_path):
+    pruning = PruningConfig(importance="margin", ramp=RampConfig(shape="one-shot", frozen_share=0.0))
+    loop = a_loop(bert_dir, tmp_path, MarginObjective(2.0), pruning=pruning)
+    before = {name: value.detach().clone() for name, value in loop._plain.named_parameters()}
+    loop.run()
+    again = a_loop(bert_dir, tmp_path, MarginObjective(2.0), pruning=pruning)  # from the snapshot
+    again.run()
+    for one in (loop, again):
+        after = dict(one._plain.named_parameters())
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+        assert all(value.grad is None for value in after.values())
+        assert [point.encoder_sparsity for point in one.evaluations] == [pytest.approx(0.5, abs=0.03)]

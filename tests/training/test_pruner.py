@@ -199,3 +199,21 @@ def test_an_impossible_target_is_told_before_training():
 def test_impossible_settings_are_refused(values):
     with pytest.raises(ConfigError):
         PruningConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"ramp": RampConfig(shape="cubic")}, "--schedule cubic would have"),
+        (
+            {"ramp": RampConfig(shape="sigmoid"), "regularizer": RegularizerConfig(name="l1")},
+            "--schedule sigmoid and --regularizer l1 would have",
+        ),
+    ],
+)
+def test_a_model_that_stands_still_has_no_use_for_what_trains(values, told):
+    with pytest.raises(
+        ConfigError, match=f"{told} the model train .* --importance margin .*: add --importance gradient"
+    ):
+        PruningConfig(importance="margin", **values)
+    PruningConfig(importance="margin", ramp=RampConfig(shape="one-shot"))
