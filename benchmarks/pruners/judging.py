@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
 from sparsebert.checkpoint import Example
@@ -21,6 +23,7 @@ from training.encoding import encode
 from training.evaluation import predict_logits
 from training.geometry import geometry_of
 from training.modeling import SparseBertConfig, SparseBertForSequenceClassification
+from training.predictions import known_predictions
 
 HOLDOUT_TEXTS = 4000
 OWN_SETTINGS = (
@@ -35,24 +38,33 @@ OWN_SETTINGS = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """The dense checkpoint and the encoded texts. `leaked`: dense training has seen the holdout."""
+    """The dense checkpoint, the encoded texts, and its logits [N, C] for those that judge.
+
+    `leaked`: dense training has seen the holdout.
+    """
 
     checkpoint: MaskedCheckpoint
     digest: str
     train: Sequence[EncodedExample]
     judged: dict[str, Sequence[EncodedExample]]
+    dense: dict[str, Tensor]
     pad_id: int
     leaked: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a model is and what it answers; a character of `correct` is one example, 1 when it was right."""
+    """What a model is and what it answers; a character of `correct` is one example, 1 when it was right.
+
+    `divergence`: the mean of KL(dense || model) over the examples of a split, in nats. It tells a recovery that is
+    nearer to the dense model where as many answers are right by chance.
+    """
 
     heads_L: tuple[int, ...]
     neurons_L: tuple[int, ...]
     encoder_sparsity: float
     correct: dict[str, str]
+    divergence: dict[str, float]
 
     def accuracy(self, split: str) -> float:
         return share_right(self.correct[split])
@@ -69,12 +81,17 @@ def load_bench(dense: Path, data_dir: Path, holdout_texts: int) -> Bench:
     def tokens(examples: Sequence[Example]) -> list[EncodedExample]:
         return encode(examples, checkpoint.tokenizer, checkpoint.run.max_length).examples
 
+    judged = {"validation": tokens(data.validation), HOLDOUT: tokens(data.others[HOLDOUT])}
+    pad_id = checkpoint.tokenizer.pad_token_id
+    known = known_predictions(dense, judged)
+    asked = {name: texts for name, texts in judged.items() if name not in known}
     return Bench(
         checkpoint=checkpoint,
         digest=weights_digest(dense),
         train=tokens(data.train),
-        judged={"validation": tokens(data.validation), HOLDOUT: tokens(data.others[HOLDOUT])},
-        pad_id=checkpoint.tokenizer.pad_token_id,
+        judged=judged,
+        dense=known | {name: predict_logits(checkpoint.model, texts, pad_id) for name, texts in asked.items()},
+        pad_id=pad_id,
         leaked=checkpoint.run.num_train > len(data.train),
     )
 
@@ -93,17 +110,25 @@ def judge(bench: Bench, model: SparseBertForSequenceClassification) -> Verdict:
     kept = sum(weight.numel() for weight in model.bert.encoder.parameters())
     if kept != own.encoder_parameters():
         raise ValueError(f"the model has {kept} encoder parameters but its configuration says {own}")
-    correct = {}
+    correct, divergence = {}, {}
     for name, examples in bench.judged.items():
-        answers_N = predict_logits(model, examples, bench.pad_id).argmax(dim=-1).tolist()
-        pairs = zip(answers_N, examples, strict=True)
+        logits_NC = predict_logits(model, examples, bench.pad_id)
+        divergence[name] = mean_divergence(bench.dense[name], logits_NC)
+        pairs = zip(logits_NC.argmax(dim=-1).tolist(), examples, strict=True)
         correct[name] = "".join("1" if answer == example.label else "0" for answer, example in pairs)
     return Verdict(
         heads_L=own.heads_L,
         neurons_L=own.neurons_L,
         encoder_sparsity=own.encoder_sparsity(dense),
         correct=correct,
+        divergence=divergence,
     )
+
+
+def mean_divergence(dense_NC: Tensor, logits_NC: Tensor) -> float:
+    """KL(dense || other), mean over texts, in nats."""
+    logs = [functional.log_softmax(each_NC.float(), dim=-1) for each_NC in (logits_NC, dense_NC)]
+    return float(functional.kl_div(*logs, reduction="batchmean", log_target=True))
 
 
 def judge_ours(bench: Bench, folder: Path) -> tuple[Verdict, MaskedCheckpoint]:

@@ -17,8 +17,8 @@ Record = dict[str, Any]
 SPLITS = ("validation", "holdout")
 RESAMPLES = 9999
 HEADER = """| pruner | cuts | learns from | rate | budget | seed | asked | removed | validation | holdout \
-| prune CPU s | all CPU s | steps | heads | neurons |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| KL | prune CPU s | all CPU s | steps | heads | neurons |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
 PAIRED_HEADER = """| sparsity | peer | its best way | split | ours CPU s | peer CPU s \
 | ours | peer | ours - peer | 95% interval | McNemar p |
@@ -58,6 +58,7 @@ def _row(record: Record) -> str:
         f"{run['sparsity']:.0%}",
         f"{record['encoder_sparsity']:.1%}",
         *(f"{record['accuracy'][split]:.2%}" for split in SPLITS),
+        "" if "divergence" not in record else f"{_mean_divergence(record):.4f}",
         record.get("prune_cpu_s", ""),
         record.get("cpu_s", ""),
         record.get("steps", ""),
@@ -65,6 +66,12 @@ def _row(record: Record) -> str:
         " ".join(map(str, record["neurons_L"])),
     ]
     return "| " + " | ".join(map(str, cells)) + " |\n"
+
+
+def _mean_divergence(record: Record) -> float:
+    """Over the texts of both splits."""
+    texts = {split: len(record["correct"][split]) for split in SPLITS}
+    return sum(record["divergence"][split] * count for split, count in texts.items()) / sum(texts.values())
 
 
 def _paired_rows(records: Sequence[Record]) -> list[str]:

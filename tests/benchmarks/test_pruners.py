@@ -1,10 +1,12 @@
 import argparse
+import math
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from benchmarks.pruners.judging import mean_divergence
 from benchmarks.pruners.peers import Ours, _config, _recovery, _runs
 from benchmarks.pruners.recovery import Budget, Recovery
 from training.distillation import DistillationConfig, LabelObjective
@@ -47,3 +49,10 @@ def test_a_peer_recovers_with_the_settings_of_the_checkpoint_that_it_is_held_aga
     assert [run.learning_rate for run in _runs(bench, options, ours)] == [5e-5, 5e-5]
     frozen = {key: Ours(cpu_s=one.cpu_s, config=recovering(3e-4, train_embeddings=False)) for key, one in ours.items()}
     assert list(_runs(bench, options, frozen)) != list(_runs(bench, options, ours))  # no result is taken for another's
+
+
+def test_divergence_is_from_the_dense_models_answers():
+    dense, other = torch.tensor([[0.0, math.log(3)], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [5.0, 5.0]])
+    divergence = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)  # of the first text; the second has none
+    assert mean_divergence(dense, other) == pytest.approx(divergence / 2)
+    assert mean_divergence(other, dense) == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75)) / 2)
