@@ -28,11 +28,12 @@ from transformers import (
 from sparsebert.masks import MaskSet
 from training.batching import Batch, EncodedExample, EncodedSplits, collate, plan_epoch
 from training.costs import ParameterCost
-from training.criteria import ImportanceName
+from training.criteria import STANDING, ImportanceName
 from training.distillation import (
     DistillationConfig,
     DistillationObjective,
     LabelObjective,
+    MarginObjective,
     Objective,
     TeacherAnswers,
 )
@@ -97,7 +98,7 @@ class Tokens:
     """Counts the tokens of each batch that an objective is asked about."""
 
     def __init__(self, objective: Objective, texts: list[EncodedExample]) -> None:
-        self.needs_states = objective.needs_states
+        self.needs_states, self.teaches = objective.needs_states, objective.teaches
         self.counts: list[int] = []
         self._objective = objective
         self._texts = texts
@@ -115,7 +116,10 @@ def run_ours(bench: Bench, precision: str, importance: ImportanceName | None = N
     if importance is not None:
         pruner = new_pruner(model, importance)
         answers = TeacherAnswers(torch.randn(len(bench.texts), 2))  # any logits cost the same
-        objective = DistillationObjective(answers, DistillationConfig())
+        distillation = DistillationConfig()
+        objective = DistillationObjective(answers, distillation)
+        if importance == STANDING:
+            objective = MarginObjective(distillation.temperature)
     tokens = Tokens(objective, bench.texts)
     StageLoop(
         name="speed", model=model, data=EncodedSplits(train=bench.texts, validation=bench.texts[:1], pad_id=0),
@@ -135,7 +139,7 @@ def new_pruner(model: SparseBertForSequenceClassification, importance: Importanc
     """Masks that move in every step that is counted."""
     dense = geometry_of(model)
     masks = MaskSet.dense(dense.num_layers, dense.heads_L[0], dense.neurons_L[0])
-    ramp = RampConfig(warmup_share=0.0, frozen_share=0.0)
+    ramp = RampConfig(shape="one-shot" if importance == STANDING else "cubic", warmup_share=0.0, frozen_share=0.0)
     learned = RegularizerConfig(name="l1" if importance == "gate" else "none")
     config = PruningConfig(importance=importance, ramp=ramp, regularizer=learned)
     return Pruner(model, masks, dense, config, SparsityRamp(initial=0.0, final=SHARE, config=ramp), ParameterCost())
