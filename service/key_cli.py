@@ -63,7 +63,7 @@ def append(path: Path, key: Key) -> None:
         ) from error
     with os.fdopen(opened, "rb") as file:
         try:
-            _lock(opened, path)
+            _lock(opened, path, is_new=is_new)
             before = bytes_of(file, path).decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is no keys file; name another --api-keys") from error
@@ -76,11 +76,13 @@ def append(path: Path, key: Key) -> None:
         _write(opened, line, path, is_new=is_new)
 
 
-def _lock(opened: int, path: Path) -> None:
+def _lock(opened: int, path: Path, *, is_new: bool) -> None:
     """Others that add a key wait until the file is closed. Raises ConfigError where it cannot be had."""
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)
     except OSError as error:
+        if is_new and not os.fstat(opened).st_size:
+            path.unlink()
         raise ConfigError(f"{path} cannot be locked ({error.strerror}); name a file of another file system") from error
 
 

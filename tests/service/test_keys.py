@@ -205,6 +205,10 @@ def test_a_file_system_without_locks_is_told(
     assert capsys.readouterr().err == (
         f"sparsebert key: {path} cannot be locked (No locks available); name a file of another file system\n"
     )
+    assert not path.exists()
+    path.touch()  # an empty one that was there stays
+    assert run(["key", "--api-keys", str(path), "--name", "ci"]) == 1
+    assert path.exists()
 
 
 @pytest.mark.usefixtures("capsys")  # what is told needs no file there
