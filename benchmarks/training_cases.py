@@ -136,7 +136,7 @@ def fresh_accelerator(precision: str) -> Accelerator:
 
 
 def new_pruner(model: SparseBertForSequenceClassification, importance: ImportanceName) -> Pruner:
-    """Masks that move in every step that is counted."""
+    """Units are scored in every step that is counted; masks move but for the criterion that has one cut, at the end."""
     dense = geometry_of(model)
     masks = MaskSet.dense(dense.num_layers, dense.heads_L[0], dense.neurons_L[0])
     ramp = RampConfig(shape="one-shot" if importance == STANDING else "cubic", warmup_share=0.0, frozen_share=0.0)

@@ -82,7 +82,7 @@ def _lock(opened: int, path: Path, *, is_new: bool) -> None:
         fcntl.flock(opened, fcntl.LOCK_EX)
     except OSError as error:
         if is_new and not os.fstat(opened).st_size:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be locked ({error.strerror}); name a file of another file system") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from sparsebert.errors import ConfigError
 from training.budget import BudgetConfig
+from training.criteria import STANDING
 from training.data import DataConfig
 from training.distillation import DistillationConfig
 from training.loop import LoopConfig
@@ -71,6 +72,11 @@ class TrainConfig:
             raise ConfigError(
                 f"--freeze-layers {self.recovery.frozen_layers} is for the recovery, and --recovery-epochs is 0; give "
                 "it some, or leave the flag out"
+            )
+        if self.prunes and self.pruning.importance == STANDING and self.arithmetic == "fp16":
+            raise ConfigError(
+                f"--precision fp16 finds the scale of its gradients by training, and --importance {STANDING} trains "
+                "nothing: add --precision bf16 or fp32, or --importance gradient"
             )
         if self.search is not None and not self.budget.shares:
             raise ConfigError(

@@ -135,7 +135,7 @@ def _add_pruning(group: "argparse._ArgumentGroup") -> None:
     )  # fmt: skip
     group.add_argument("--regularizer", choices=DEFAULT_STRENGTH, help="what drives units to zero besides")
     group.add_argument("--regularizer-strength", type=number, metavar="W", help="its weight in the loss")
-    group.add_argument("--temperature", type=number, metavar="T", help="of the dense teacher's answers")
+    group.add_argument("--temperature", type=number, metavar="T", help="of the dense teacher's answers, and of margins")
     group.add_argument(
         "--teacher-share", type=number, metavar="W", help="how much of the loss is the teacher's, 0 to 1"
     )

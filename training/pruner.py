@@ -63,10 +63,12 @@ class PruningConfig:
             needs.append(f"--schedule {self.ramp.shape}")
         if self.regularizer.name != "none":
             needs.append(f"--regularizer {self.regularizer.name}")
+        if self.ramp.frozen_share:
+            needs.append(f"--frozen {self.ramp.frozen_share:g}")
         if self.importance == STANDING and needs:
             raise ConfigError(
-                f"{' and '.join(needs)} would have the model train while units leave, and --importance {STANDING} "
-                "judges one that stands still: add --importance gradient"
+                f"{' and '.join(needs)} would have the model train before recovery, and --importance {STANDING} "
+                "judges one that stands still: leave it out, or add --importance gradient"
             )
 
 

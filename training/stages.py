@@ -120,10 +120,10 @@ class Stages:
         fingerprint = self._chained(name, read_run(start).config["fingerprint"], initial, share)
         if is_finished(folder, fingerprint):
             return folder
-        before, objective = load_checkpoint(start), self.distilled()
+        before, (judged, learned) = load_checkpoint(start), self._objectives()
         ramp = SparsityRamp(initial=initial, final=share, config=self.config.pruning.ramp)
-        trained = self._prune(name, before, ramp, objective, fingerprint)
-        trained = self._recover(name, before.model, trained, objective, fingerprint)
+        trained = self._prune(name, before, ramp, judged, fingerprint)
+        trained = self._recover(name, before.model, trained, learned, fingerprint)
         save_stage(self.shop, folder, before.model, trained, stage="sparse", fingerprint=fingerprint)
         self.shop.forget(name, _recovery(name))
         return folder
@@ -136,6 +136,14 @@ class Stages:
         """The fingerprint of a stage that starts from the one with the fingerprint `before`."""
         parts = (self.shop.fingerprint(name), before, f"{initial:.6f}", f"{share:.6f}")
         return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+
+    def _objectives(self) -> tuple[Objective, Objective]:
+        """By what units are judged, and what is learned in recovery; the teacher is asked only if anything learns."""
+        if self.config.pruning.importance != STANDING:
+            learned = self.distilled()
+            return learned, learned
+        margin = MarginObjective(self.config.distillation.temperature)
+        return margin, self.distilled() if self.config.recovery.epochs else margin
 
     def distilled(self) -> DistillationObjective:
         """What a student learns: the labels and the answers of this run's dense model."""
@@ -154,8 +162,6 @@ class Stages:
             before.model, before.masks, dense, self.config.pruning, ramp, cost_of(self.shop, dense),
             seed=self.config.seed, reduce=self.shop.reduce,
         )  # fmt: skip
-        if self.config.pruning.importance == STANDING:
-            objective = MarginObjective(self.config.distillation.temperature)
         loop = self.loop(name, before.model, self.config.sparse, objective, fingerprint, pruner)
         loop.run()
         changed_last, began_s, began_cpu_s = pruner.masks_before(loop.num_steps), time.monotonic(), time.process_time()

@@ -87,6 +87,18 @@ def test_each_setting_ends_on_budget(config, tmp_path, words):
         assert sum(sum(event.neurons_returned_L) + sum(event.heads_returned_L) for event in record.events) == 0
 
 
+def test_margins_judge_the_model_as_it_stands_and_ask_no_teacher(config, tmp_path, monkeypatch):
+    def asked(*_: object, **__: object) -> None:
+        pytest.fail("nothing learns, so nobody needs the teacher")
+
+    monkeypatch.setattr("training.stages.answers_of_teacher", asked)
+    words = ["--importance", "margin", "--sparsity", "0.5", "--recovery-epochs", "0"]
+    assert run([*flags_of(config, tmp_path), *words]) == 0
+    dense, sparse = (load_checkpoint(folder).model.state_dict() for folder in (tmp_path / "dense", tmp_path / "sparse"))
+    assert all(torch.equal(value, sparse[name]) for name, value in dense.items())
+    assert read_run(tmp_path / "sparse").encoder_sparsity == pytest.approx(0.5, abs=0.04)
+
+
 def test_a_family_leaves_a_checkpoint_for_each_target(config, tmp_path):
     assert run([*flags_of(config, tmp_path), "--sparsity", "0.3,0.6", "--holdout", "16"]) == 0
     first, second = (read_run(tmp_path / name) for name in ("sparse-30", "sparse-60"))

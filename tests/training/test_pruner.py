@@ -204,16 +204,17 @@ def test_impossible_settings_are_refused(values):
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"ramp": RampConfig(shape="cubic")}, "--schedule cubic would have"),
+        ({"ramp": RampConfig(shape="cubic", frozen_share=0.0)}, "--schedule cubic would have"),
+        ({"ramp": RampConfig(shape="one-shot", frozen_share=0.1)}, "--frozen 0.1 would have"),
         (
-            {"ramp": RampConfig(shape="sigmoid"), "regularizer": RegularizerConfig(name="l1")},
+            {"ramp": RampConfig(shape="sigmoid", frozen_share=0.0), "regularizer": RegularizerConfig(name="l1")},
             "--schedule sigmoid and --regularizer l1 would have",
         ),
     ],
 )
 def test_a_model_that_stands_still_has_no_use_for_what_trains(values, told):
     with pytest.raises(
-        ConfigError, match=f"{told} the model train .* --importance margin .*: add --importance gradient"
+        ConfigError, match=f"{told} the model train .* --importance margin .* or add --importance gradient"
     ):
         PruningConfig(importance="margin", **values)
-    PruningConfig(importance="margin", ramp=RampConfig(shape="one-shot"))
+    PruningConfig(importance="margin", ramp=RampConfig(shape="one-shot", frozen_share=0.0))

@@ -186,6 +186,7 @@ def test_a_nan_stops_the_run_and_is_not_saved(config, bert_dir, tmp_path):
         (["--holdout", "90"], "--holdout 90 is more than half of the 96 training texts"),
         (["--importance", "gate"], "--importance gate needs gates that are learned: add --regularizer l1 or l0"),
         (["--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--precision", "fp16", "--importance", "margin"], "--importance margin trains nothing: add --precision bf16"),
         (["--max-drop", "-1"], "--max-drop is -1"),
         (["--accumulation", "9", "--batch-size", "8"], "--accumulation is 9; it must be from 1 to the batch size"),
     ],

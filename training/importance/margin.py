@@ -8,5 +8,6 @@ class MarginImportance(FisherImportance):
 
     Squared gate gradients as in `FisherImportance`, of `training.distillation.MarginObjective`. For the answers what
     Kwon et al. 2022, section 3.2, take for the loss: half of the sum over the removed units is by how much the
-    distillation loss rises.
+    distillation loss rises, to second order, without what units do together, and where the model gives the
+    teacher's answers (of a family's later targets, nearly).
     """
